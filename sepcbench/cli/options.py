@@ -1,0 +1,93 @@
+"""Options that several commands share, and reading their values."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Annotated, Any, get_args
+
+import typer
+
+from sepcbench.errors import UsageError, unknown
+from sepcbench.specs import Dtype, VariantSpec
+from sepcbench.variants import variant
+
+FORMATS = ("table", "json", "csv", "md")
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of every variant."),
+]
+Format = Annotated[str, typer.Option("--format", help="table, json, csv or md.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:INDEX.")]
+Shape = Annotated[str, typer.Option("--shape", help="Input size, HEIGHTxWIDTH in pixels.")]
+
+
+def parse_sets(sets: Iterable[str] | None) -> dict[str, Any]:
+    """Read `--set field=value` options as a mapping.
+
+    Raises:
+        UsageError: an option has no "=".
+    """
+    found: dict[str, Any] = {}
+    for text in sets or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set '{text}' is not FIELD=VALUE; write it like necks.1.depth=6")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def parse_variants(names: Iterable[str], sets: Iterable[str] | None) -> list[VariantSpec]:
+    """Find variants by name and apply the `--set` options to each."""
+    overrides = parse_sets(sets)
+    return [variant(name, overrides) for name in names]
+
+
+def check_choice(kind: str, value: str, known: Iterable[str]) -> str:
+    """Check that a value is one of the known ones.
+
+    Raises:
+        UsageError: it is not; the line names the nearest.
+    """
+    names = list(known)
+    if value not in names:
+        raise unknown(kind, value, names)
+    return value
+
+
+def check_format(value: str) -> str:
+    """Check `--format`."""
+    return check_choice("format", value, FORMATS)
+
+
+def check_dtype(value: str) -> Dtype:
+    """Check `--dtype`."""
+    return check_choice("dtype", value, get_args(Dtype))  # type: ignore[return-value]
+
+
+def check_device(value: str) -> str:
+    """Check that a device is written right and is there. Imports torch only for CUDA.
+
+    Raises:
+        UsageError: another kind of device, or no such GPU on this machine.
+    """
+    kind, _, index = value.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
+        raise unknown("device", value, ["cpu", "cuda", "cuda:0"])
+    if kind == "cuda":
+        import torch
+
+        count = torch.cuda.device_count()
+        if count == 0:
+            raise UsageError(f"device '{value}': this machine has no CUDA device; use --device cpu")
+        if index and int(index) >= count:
+            raise UsageError(f"device '{value}': this machine has only cuda:0 to cuda:{count - 1}")
+    return value
+
+
+def print_json(value: Any) -> None:
+    """Write JSON on stdout and nothing else."""
+    json.dump(value, sys.stdout, indent=2, allow_nan=False)
+    sys.stdout.write("\n")

@@ -1,0 +1,166 @@
+"""What was measured: frozen results with all their conditions, as JSON and back.
+
+Units are in the names: `_s` seconds, `macs` multiply-adds (one multiply and one add count once),
+AP and AR as fractions of 1. A value that does not exist is None, never NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCHEMA = 1
+
+Counts = tuple[tuple[str, int], ...]
+Texts = tuple[tuple[str, str], ...]
+Scores = tuple[tuple[str, float | None], ...]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The machine, the versions and the flags of a measurement."""
+
+    machine: str
+    cpu: str
+    cores: int
+    threads: int
+    gpu: str | None
+    driver: str | None
+    platform: str
+    versions: Texts
+    flags: Texts
+    git_commit: str | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-adds and parameters of one variant on one input shape, batch 1.
+
+    `macs` has total, backbone, neck and head (which add up), and tower: the convs of the head
+    towers alone, without predictions, as the SEPC paper's Appendix 1 counts. `by_op` adds up
+    to the total. `other_ops` counts elements of operations outside the convention.
+    `sampling_macs` is the paper's term for bilinear sampling in deformable convs (8 per
+    sampled value), not in the total unless the convention is "paper".
+    """
+
+    variant: str
+    shape: tuple[int, int]
+    convention: str
+    exact: bool
+    params: int
+    trainable_params: int
+    macs: Counts
+    by_op: Counts
+    by_module: Counts
+    other_ops: Counts
+    sampling_macs: int
+    unsupported_ops: Counts
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times slower a variant is than another, paired round by round.
+
+    `resolved` says whether the 95 % interval leaves out 1.
+    """
+
+    to: str
+    median: float
+    ci95: tuple[float, float]
+    p20: float
+    p20_ci95: tuple[float, float]
+    resolved: bool
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time per forward call of one variant, with every raw sample.
+
+    `samples_s` and `wall_samples_s` have one list per round. On a GPU `samples_s` are
+    CUDA-event times and `wall_samples_s` synchronised wall-clock times; on a CPU both are the
+    same clock and the second is empty. `stopped` is "rounds", "settled" or "time limit".
+    """
+
+    variant: str
+    scope: str
+    device: str
+    device_name: str
+    dtype: str
+    engine: str
+    batch: int
+    shape: tuple[int, int]
+    seed: int
+    rounds: int
+    samples_per_round: int
+    stopped: str
+    interleaved_with: tuple[str, ...]
+    warmup_calls: int
+    warmup_settled: bool
+    first_call_s: float
+    median_s: float
+    p10_s: float
+    p90_s: float
+    p99_s: float
+    mad_s: float
+    ci95_s: tuple[float, float]
+    samples_s: tuple[tuple[float, ...], ...]
+    wall_samples_s: tuple[tuple[float, ...], ...] = ()
+    wall_median_s: float | None = None
+    ratio: Ratio | None = None
+    detections: int | None = None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The twelve COCO numbers and AP per class, as fractions of 1.
+
+    None where there is no ground truth to score (pycocotools prints -1 there).
+    """
+
+    variant: str
+    dataset: str
+    images: int
+    detections: int
+    checkpoint: str | None
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    ap_small: float | None
+    ap_medium: float | None
+    ap_large: float | None
+    ar1: float | None
+    ar10: float | None
+    ar100: float | None
+    ar_small: float | None
+    ar_medium: float | None
+    ar_large: float | None
+    per_class: Scores
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a checkpoint came to be: recipe, data, and the loss on the way.
+
+    `losses` are (iteration, total loss) pairs, thinned out for long runs.
+    """
+
+    variant: str
+    dataset: str
+    images: int
+    iterations: int
+    batch: int
+    seed: int
+    optimizer: str
+    learning_rate: float
+    losses: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A measurement that did not work, and why, in one line."""
+
+    variant: str
+    measure: str
+    reason: str
+
+
+Record = Cost | Latency | Accuracy | Training | Failure
