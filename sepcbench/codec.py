@@ -116,7 +116,7 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
 
 
 def _coerce_union(value: Any, args: tuple[Any, ...], where: str) -> Any:
-    if value is None or value == "none" and type(None) in args:
+    if value is None or (value == "none" and type(None) in args):
         if type(None) in args:
             return None
         raise UsageError(f"{where}: a value is needed")
@@ -136,7 +136,8 @@ def _coerce_union(value: Any, args: tuple[Any, ...], where: str) -> Any:
 
 def _coerce_literal(value: Any, args: tuple[Any, ...], where: str) -> Any:
     for arg in args:
-        if value == arg and type(value) is type(arg) or isinstance(value, str) and value == str(arg):
+        same = value == arg and type(value) is type(arg)
+        if same or (isinstance(value, str) and value == str(arg)):
             return arg
     raise _located(where, unknown("value", str(value), [str(arg) for arg in args]))
 

@@ -163,4 +163,71 @@ class Failure:
     reason: str
 
 
+# What a paper may publish of a row, in the unit papers print it in: AP in %, latency in ms, MACs
+# in 10^9, parameters in 10^6.
+PUBLISHED = (
+    "ap",
+    "ap50",
+    "ap75",
+    "ap_small",
+    "ap_medium",
+    "ap_large",
+    "latency_ms",
+    "gmacs",
+    "params_m",
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published value, in the unit of `PUBLISHED`, with its source."""
+
+    value: float
+    source: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a results table: everything measured and published for one variant."""
+
+    name: str
+    label: str
+    variant: str
+    published: tuple[tuple[str, Published], ...] = ()
+    cost: Cost | None = None
+    latency: Latency | None = None
+    accuracy: Accuracy | None = None
+    training: Training | None = None
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClaimOutcome:
+    """A published statement and what the rows give for it; None where a value is missing."""
+
+    name: str
+    formula: str
+    published: float | None
+    measured: float | None
+    source: str
+    unit: str
+    digits: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """All there is about a suite on one machine: what a report is drawn from."""
+
+    suite: str
+    title: str
+    about: str
+    machine: str
+    generated_data: bool
+    rows: tuple[Row, ...]
+    claims: tuple[ClaimOutcome, ...]
+    environment: Environment | None
+    created: str
+
+
 Record = Cost | Latency | Accuracy | Training | Failure

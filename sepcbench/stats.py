@@ -63,9 +63,7 @@ def spread(values: np.ndarray) -> float:
     return float((high - low) / 2 / mid) if mid > 0 else 0.0
 
 
-def bootstrap(
-    values: np.ndarray, statistic: Callable[..., np.ndarray], seed: int = 0
-) -> Interval:
+def bootstrap(values: np.ndarray, statistic: Callable[..., np.ndarray], seed: int = 0) -> Interval:
     """95 % percentile interval of a statistic over the first axis of `values`.
 
     Args:
@@ -125,7 +123,7 @@ def _p20_interval(rounds: Rounds, reference: Rounds, seed: int) -> Interval:
     picks = rng.integers(0, len(ours), size=(RESAMPLES, len(ours)))
 
     def p20(values: np.ndarray) -> np.ndarray:
-        return np.percentile(values[picks].reshape(RESAMPLES, -1), 20, axis=1)
+        return np.asarray(np.percentile(values[picks].reshape(RESAMPLES, -1), 20, axis=1))
 
     low, high = np.percentile(p20(ours) / p20(theirs), [2.5, 97.5])
     return float(low), float(high)

@@ -111,8 +111,9 @@ def override(spec: VariantSpec, path: str, value: Any) -> VariantSpec:
         if value not in CONVENTIONS:
             raise unknown("conventions", value, CONVENTIONS)
         named = CONVENTIONS[value]
-        sides = {"short_side": spec.conventions.short_side, "long_side": spec.conventions.long_side}
-        return replace(spec, conventions=replace(named, **sides))
+        old = spec.conventions
+        named = replace(named, short_side=old.short_side, long_side=old.long_side)
+        return replace(spec, conventions=named)
     keys = path.split(".")
     if len(keys) == 1 and keys[0] not in fields_of(VariantSpec):
         keys = _find(spec, keys[0])

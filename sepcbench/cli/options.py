@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, get_args
 
 import typer
 
 from sepcbench.errors import UsageError, unknown
+from sepcbench.report.table import Table
 from sepcbench.specs import Dtype, VariantSpec
 from sepcbench.variants import variant
 
+Progress = Callable[[int, int, str], None]
 FORMATS = ("table", "json", "csv", "md")
 
 Set = Annotated[
@@ -24,19 +27,24 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:INDEX."
 Shape = Annotated[str, typer.Option("--shape", help="Input size, HEIGHTxWIDTH in pixels.")]
 
 
-def parse_sets(sets: Iterable[str] | None) -> dict[str, Any]:
-    """Read `--set field=value` options as a mapping.
+def parse_pairs(option: str, form: str, given: Iterable[str] | None) -> dict[str, str]:
+    """Read options written as NAME=VALUE.
 
     Raises:
-        UsageError: an option has no "=".
+        UsageError: one has no "=" or no name.
     """
-    found: dict[str, Any] = {}
-    for text in sets or ():
+    found: dict[str, str] = {}
+    for text in given or ():
         name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--set '{text}' is not FIELD=VALUE; write it like necks.1.depth=6")
+        if not equals or not name.strip():
+            raise UsageError(f"{option} '{text}' is not {form}")
         found[name.strip()] = value.strip()
     return found
+
+
+def parse_sets(sets: Iterable[str] | None) -> dict[str, Any]:
+    """Read `--set field=value` options as a mapping."""
+    return dict(parse_pairs("--set", "FIELD=VALUE, such as necks.1.depth=6", sets))
 
 
 def parse_variants(names: Iterable[str], sets: Iterable[str] | None) -> list[VariantSpec]:
@@ -91,3 +99,41 @@ def print_json(value: Any) -> None:
     """Write JSON on stdout and nothing else."""
     json.dump(value, sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def emit(fmt: str, tables: Sequence[Table], json_value: Any) -> None:
+    """Write a command's result on stdout in the format asked for."""
+    from sepcbench.report import terminal, text
+
+    if fmt == "json":
+        print_json(json_value)
+    for table in tables if fmt != "json" else ():
+        if fmt == "md":
+            sys.stdout.write(text.markdown(table) + "\n")
+        elif fmt == "csv":
+            sys.stdout.write(text.to_csv(table))
+        else:
+            terminal.print_table(table)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Progress]:
+    """Show a progress bar on stderr; yields a function of (done, total, label)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[label]}"),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None, label="")
+
+        def show(done: int, total: int, label: str = "") -> None:
+            bar.update(task, completed=done, total=total, label=label)
+
+        yield show

@@ -1,0 +1,93 @@
+"""The application: every command registered, every error one line with its exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from sepcbench import __version__
+from sepcbench.errors import SepcbenchError
+
+# command: (module under sepcbench.cli, its function)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "list": ("list", "list_names"),
+    "show": ("show", "show"),
+    "flops": ("flops", "flops"),
+    "latency": ("latency", "latency"),
+    "eval": ("eval", "evaluate"),
+    "score": ("score", "score"),
+    "train": ("train", "train"),
+    "run": ("run", "run"),
+    "report": ("report", "report"),
+}
+GROUPS: dict[str, tuple[str, str]] = {"data": ("data", "data_app")}
+
+app = typer.Typer(
+    name="sepcbench",
+    help="What does this neck cost, and what does it buy? Benchmarks for detector necks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sepcbench {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _register() -> None:
+    for name, (module, function) in COMMANDS.items():
+        app.command(name)(_load(module, function))
+    for name, (module, attribute) in GROUPS.items():
+        app.add_typer(_load(module, attribute), name=name)
+
+
+def _load(module: str, attribute: str) -> Any:
+    return getattr(importlib.import_module(f"sepcbench.cli.{module}"), attribute)
+
+
+_register()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 all done, 1 some rows failed, 2 usage, 130 Ctrl-C."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except SepcbenchError as error:
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted; what was measured is kept", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        # Usage errors of the option parser (its class moved between Typer's versions).
+        show = getattr(error, "format_message", None)
+        if show is None:
+            raise
+        message = show()
+        return _fail(message, 2) if message else 2
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"sepcbench: {' '.join(message.split())}", file=sys.stderr)
+    return code

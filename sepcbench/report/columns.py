@@ -1,0 +1,149 @@
+"""The columns of a suite's table: what is read off a row, its unit, and its published twin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sepcbench.records import Results, Row
+from sepcbench.units import format_shape
+
+BLANK = ""
+FAILED = "failed"
+
+# Set down once under every table with a blank cell.
+BLANK_NOTE = "An empty cell was not measured here, or not published (or no source is at hand)."
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measured quantity of a row.
+
+    Attributes:
+        header: with the unit and the direction.
+        value: reads it off a row, None where it was not measured.
+        digits: after the decimal point.
+        published: the key of the published value, if papers print this quantity.
+        measure: the measure it comes from; its failure shows in this column.
+    """
+
+    header: str
+    value: Callable[[Row], float | None]
+    digits: int
+    measure: str
+    published: str | None = None
+
+
+def _macs(part: str) -> Callable[[Row], float | None]:
+    def read(row: Row) -> float | None:
+        value = dict(row.cost.macs).get(part) if row.cost else None
+        return None if value is None else value / 1e9
+
+    return read
+
+
+def _score(name: str) -> Callable[[Row], float | None]:
+    def read(row: Row) -> float | None:
+        value = getattr(row.accuracy, name) if row.accuracy else None
+        return None if value is None else 100 * float(value)
+
+    return read
+
+
+def _params(row: Row) -> float | None:
+    return row.cost.params / 1e6 if row.cost else None
+
+
+def _sampling(row: Row) -> float | None:
+    return row.cost.sampling_macs / 1e9 if row.cost and row.cost.sampling_macs else None
+
+
+def latency_ms(row: Row) -> float | None:
+    """Median milliseconds; only a GPU's: a CPU's absolute times say nothing to others."""
+    on_gpu = row.latency is not None and row.latency.device.startswith("cuda")
+    return row.latency.median_s * 1e3 if on_gpu and row.latency else None
+
+
+def latency_ratio(row: Row) -> float | None:
+    """Times slower than the first row, paired round by round; 1 for the first row itself."""
+    if row.latency is None:
+        return None
+    return row.latency.ratio.median if row.latency.ratio else 1.0
+
+
+COLUMNS: dict[str, Column] = {
+    "params": Column("params, M (lower is better)", _params, 3, "cost", "params_m"),
+    "macs": Column("total, GMAC (lower is better)", _macs("total"), 3, "cost", "gmacs"),
+    "neck_macs": Column("neck, GMAC", _macs("neck"), 3, "cost"),
+    "head_macs": Column("head, GMAC", _macs("head"), 3, "cost"),
+    "tower_macs": Column("towers, GMAC", _macs("tower"), 3, "cost"),
+    "sampling_macs": Column("deformable sampling, GMAC (apart)", _sampling, 3, "cost"),
+    "latency": Column("latency, ms (lower is better)", latency_ms, 3, "latency", "latency_ms"),
+    "latency_ratio": Column("latency, times the first row", latency_ratio, 3, "latency"),
+    "ap": Column("AP, % (higher is better)", _score("ap"), 1, "accuracy", "ap"),
+    "ap50": Column("AP50, %", _score("ap50"), 1, "accuracy", "ap50"),
+    "ap75": Column("AP75, %", _score("ap75"), 1, "accuracy", "ap75"),
+    "ap_small": Column("AP small, %", _score("ap_small"), 1, "accuracy", "ap_small"),
+    "ap_medium": Column("AP medium, %", _score("ap_medium"), 1, "accuracy", "ap_medium"),
+    "ap_large": Column("AP large, %", _score("ap_large"), 1, "accuracy", "ap_large"),
+}
+
+
+def used_columns(results: Results) -> list[str]:
+    """The columns in which some row has a value, a failure or a published value."""
+    return [name for name, column in COLUMNS.items() if _used(column, results.rows)]
+
+
+def _used(column: Column, rows: tuple[Row, ...]) -> bool:
+    published = any(column.published in dict(row.published) for row in rows)
+    return published or any(column.value(row) is not None for row in rows)
+
+
+def measured_cell(column: Column, row: Row) -> str:
+    """The measured value as text; "failed" where the measure failed; empty where there is none.
+
+    A latency ratio carries its 95 % interval, and "~" where that includes 1.
+    """
+    value = column.value(row)
+    if value is None:
+        failed = any(failure.measure == column.measure for failure in row.failures)
+        return FAILED if failed else BLANK
+    text = f"{value:,.{column.digits}f}"
+    if column.value is latency_ratio and row.latency and row.latency.ratio:
+        low, high = row.latency.ratio.ci95
+        mark = "" if row.latency.ratio.resolved else " ~"
+        return f"{text} [{low:.3f}, {high:.3f}]{mark}"
+    return text
+
+
+def published_cells(column: Column, row: Row) -> tuple[str, str]:
+    """The published value and measured minus published, as text."""
+    published = dict(row.published).get(column.published or "")
+    if published is None:
+        return BLANK, BLANK
+    value = column.value(row)
+    difference = BLANK if value is None else f"{value - published.value:+,.{column.digits}f}"
+    return f"{published.value:,g}", difference
+
+
+def conditions(results: Results) -> list[str]:
+    """What the numbers hold for, one line per measure."""
+    lines: list[str] = []
+    cost = next((row.cost for row in results.rows if row.cost), None)
+    if cost:
+        lines.append(
+            f"Cost: one {format_shape(cost.shape)} image; MAC = one multiply-add; "
+            f"convention '{cost.convention}'."
+        )
+    timed = next((row.latency for row in results.rows if row.latency), None)
+    if timed:
+        lines.append(
+            f"Latency: {timed.device_name}, {timed.dtype}, {timed.engine}, batch {timed.batch}, "
+            f"{format_shape(timed.shape)}, scope {timed.scope}, {timed.rounds} interleaved rounds "
+            f"of {timed.samples_per_round}; [95 % interval], ~ where it includes 1."
+        )
+    scored = next((row.accuracy for row in results.rows if row.accuracy), None)
+    if scored:
+        which = "the generated set, not COCO" if results.generated_data else scored.dataset
+        lines.append(f"AP: {which}, {scored.images} images ({scored.dataset}).")
+    return lines

@@ -1,0 +1,147 @@
+"""Plots of a suite's results, from records alone: AP over MACs and latency, and MACs by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sepcbench.records import Results, Row
+from sepcbench.report.columns import COLUMNS, latency_ms, latency_ratio
+
+# Okabe and Ito's palette: told apart by colour-blind readers and in grey.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
+PARTS = ("backbone", "neck", "head")
+
+Reader = Callable[[Row], float | None]
+
+
+def write_plots(results: Results, folder: Path) -> list[Path]:
+    """Draw every plot that the records give something for.
+
+    Returns:
+        The PNG files written.
+    """
+    macs = COLUMNS["macs"].value
+    on_gpu = any(latency_ms(row) is not None for row in results.rows)
+    time_axis = "latency, ms" if on_gpu else "latency, times the first row"
+    time = latency_ms if on_gpu else latency_ratio
+    written: list[Path] = []
+    if _any(results, macs):
+        written.append(_bars(results, folder / "macs.png"))
+    if _any_ap(results, macs):
+        written.append(_scatter(results, macs, "cost, GMAC", folder / "ap_over_macs.png"))
+    if _any_ap(results, time):
+        written.append(_scatter(results, time, time_axis, folder / "ap_over_latency.png"))
+    return written
+
+
+def _any(results: Results, x: Reader) -> bool:
+    return any(x(row) is not None for row in results.rows)
+
+
+def _any_ap(results: Results, x: Reader) -> bool:
+    return any(x(row) is not None and _ap(row) != (None, None) for row in results.rows)
+
+
+def _ap(row: Row) -> tuple[float | None, float | None]:
+    """Measured and published AP in %."""
+    published = dict(row.published).get("ap")
+    return COLUMNS["ap"].value(row), published.value if published else None
+
+
+def _figure(results: Results, width: float = 7.0, height: float = 4.6) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(f"{results.title}\n{results.machine}", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _scatter(results: Results, x: Reader, x_label: str, path: Path) -> Path:
+    figure, axes = _figure(results)
+    points: list[tuple[float, float, str]] = []
+    hollow = False
+    for i, row in enumerate(results.rows):
+        at, (measured, published) = x(row), _ap(row)
+        colour = COLOURS[i % len(COLOURS)]
+        if at is None or measured is published is None:
+            continue
+        if measured is not None:
+            _error_bar(axes, row, x, at, measured, colour)
+            axes.plot(at, measured, "o", color=colour, markersize=7)
+        if published is not None:
+            hollow = True
+            axes.plot(at, published, "o", mfc="none", mec=colour, markersize=9, mew=1.5)
+        points.append((at, measured if measured is not None else published or 0.0, row.label))
+    _labels(axes, points)
+    data = "generated set" if results.generated_data else "COCO"
+    axes.set_ylabel(f"AP, % ({data}), higher is better")
+    axes.set_xlabel(f"{x_label}, lower is better")
+    if hollow:
+        axes.plot([], [], "o", mfc="none", mec="#444444", label="published AP")
+        axes.plot([], [], "o", color="#444444", label="measured AP")
+        axes.legend(frameon=False, fontsize=8, loc="best")
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _error_bar(axes: Any, row: Row, x: Reader, at: float, ap: float, colour: str) -> None:
+    """The 95 % interval of a latency, as a horizontal bar."""
+    if row.latency is None or x not in (latency_ms, latency_ratio):
+        return
+    if x is latency_ms:
+        low, high = (1e3 * end for end in row.latency.ci95_s)
+    elif row.latency.ratio:
+        low, high = row.latency.ratio.ci95
+    else:
+        return
+    axes.plot([low, high], [ap, ap], "-", color=colour, linewidth=1.5, alpha=0.7)
+
+
+def _labels(axes: Any, points: list[tuple[float, float, str]]) -> None:
+    """Name the points beside them, moving names apart where points are close."""
+    if not points:
+        return
+    axes.margins(x=0.18, y=0.15)
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    wide, tall = (max(xs) - min(xs)) or 1.0, (max(ys) - min(ys)) or 1.0
+    placed: list[tuple[float, float]] = []
+    for x, y, name in sorted(points, key=lambda p: p[1]):
+        offset = 6.0
+        while any(
+            abs(x - px) / wide < 0.25 and abs(y / tall * 260 + offset - py) < 11
+            for px, py in placed
+        ):
+            offset += 11.0
+        placed.append((x, y / tall * 260 + offset))
+        axes.annotate(name, (x, y), xytext=(7, offset), textcoords="offset points", fontsize=8)
+
+
+def _bars(results: Results, path: Path) -> Path:
+    """MACs of each row by part, stacked."""
+    rows = [row for row in results.rows if row.cost]
+    figure, axes = _figure(results, height=1.6 + 0.36 * len(rows))
+    left = [0.0] * len(rows)
+    places = list(range(len(rows)))[::-1]
+    for part, colour in zip(PARTS, COLOURS):
+        widths = [dict(row.cost.macs)[part] / 1e9 if row.cost else 0.0 for row in rows]
+        axes.barh(places, widths, left=left, color=colour, label=part, height=0.7)
+        left = [a + b for a, b in zip(left, widths)]
+    for place, total in zip(places, left):
+        axes.annotate(
+            f"{total:,.4g}", (total, place), xytext=(3, -3), textcoords="offset points", fontsize=8
+        )
+    axes.set_yticks(places, [row.label for row in rows], fontsize=8)
+    axes.grid(axis="y", visible=False)
+    axes.margins(x=0.1)
+    axes.set_xlabel("cost, GMAC (one multiply-add = 1), lower is better")
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left", bbox_to_anchor=(0, -0.18))
+    figure.savefig(path, dpi=150)
+    return path

@@ -1,0 +1,91 @@
+"""A suite's results as tables: rows with measured, published and difference; and its claims."""
+
+from __future__ import annotations
+
+from sepcbench.records import ClaimOutcome, Results, Row
+from sepcbench.report.columns import (
+    BLANK,
+    BLANK_NOTE,
+    COLUMNS,
+    conditions,
+    measured_cell,
+    published_cells,
+    used_columns,
+)
+from sepcbench.report.table import Table
+
+
+def tables(results: Results) -> list[Table]:
+    """The row table, and the claim table if the suite makes claims."""
+    found = [row_table(results)]
+    if results.claims:
+        found.append(claim_table(results))
+    return found
+
+
+def row_table(results: Results) -> Table:
+    """Measured values, each beside the published one and their difference where one exists."""
+    names = used_columns(results)
+    shown = {name: _is_published(name, results.rows) for name in names}
+    headers = ["row"]
+    for name, published in shown.items():
+        headers.append(COLUMNS[name].header)
+        if published:
+            headers += ["published", "difference"]
+    rows = tuple(_cells(row, shown) for row in results.rows)
+    notes = [*conditions(results)]
+    if any(cell == BLANK for row in rows for cell in row):
+        notes.append(BLANK_NOTE)
+    notes += _sources(results.rows) + _failures(results.rows)
+    return Table(f"{results.title} ({results.machine})", tuple(headers), rows, tuple(notes))
+
+
+def _is_published(name: str, rows: tuple[Row, ...]) -> bool:
+    key = COLUMNS[name].published
+    return any(key in dict(row.published) for row in rows)
+
+
+def _cells(row: Row, shown: dict[str, bool]) -> tuple[str, ...]:
+    cells = [row.label]
+    for name, published in shown.items():
+        cells.append(measured_cell(COLUMNS[name], row))
+        if published:
+            cells += published_cells(COLUMNS[name], row)
+    return tuple(cells)
+
+
+def _sources(rows: tuple[Row, ...]) -> list[str]:
+    sources = {value.source for row in rows for _, value in row.published}
+    return [f"Published: {source}" for source in sorted(sources)]
+
+
+def _failures(rows: tuple[Row, ...]) -> list[str]:
+    return [
+        f"Failed: {row.label}, {failure.measure}: {failure.reason}"
+        for row in rows
+        for failure in row.failures
+    ]
+
+
+def claim_table(results: Results) -> Table:
+    """What the paper states about the rows, beside what the rows give."""
+    headers = ("statement", "measured", "published", "difference", "unit", "formula")
+    rows = tuple(_claim_cells(claim) for claim in results.claims)
+    sources = sorted({claim.source for claim in results.claims if claim.source})
+    notes = [f"Published: {source}" for source in sources]
+    if any(claim.measured is None for claim in results.claims):
+        notes.insert(0, BLANK_NOTE)
+    return Table(f"{results.title}: published statements", headers, rows, tuple(notes))
+
+
+def _claim_cells(claim: ClaimOutcome) -> tuple[str, ...]:
+    digits, measured, published = claim.digits, claim.measured, claim.published
+    both = measured is not None and published is not None
+    return (
+        claim.name,
+        BLANK if measured is None else f"{measured:.{digits}f}",
+        BLANK if published is None else f"{published:g}",
+        f"{measured - published:+.{digits}f}" if both else BLANK,  # type: ignore[operator]
+        claim.unit,
+        claim.formula,
+    )

@@ -1,0 +1,192 @@
+"""Results on disk: one JSON file per row and measure, written at once and whole.
+
+Layout: `results/<suite>/<machine>/records/<row>.<measure>.json`, and `suite.json` beside
+`records/`, so that a report can be drawn from the folder alone. A file holds the record (or the
+failure), the variant's spec, the environment and a key over spec and settings: a rerun resumes
+where the key still matches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sepcbench.codec import decode, encode
+from sepcbench.errors import StoreError, UsageError
+from sepcbench.records import (
+    SCHEMA,
+    Accuracy,
+    Cost,
+    Environment,
+    Failure,
+    Latency,
+    Record,
+    Training,
+)
+from sepcbench.specs import VariantSpec
+
+KINDS: dict[str, type] = {
+    "cost": Cost,
+    "latency": Latency,
+    "accuracy": Accuracy,
+    "training": Training,
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One record with where it belongs and how it was made."""
+
+    row: str
+    kind: str
+    key: str
+    created: str
+    record: Record
+    spec: VariantSpec
+    environment: Environment
+
+    @property
+    def failed(self) -> bool:
+        """Whether the measurement failed."""
+        return isinstance(self.record, Failure)
+
+
+def key_of(*parts: Any) -> str:
+    """A short digest of specs and settings: two runs with the same key measure the same."""
+    text = json.dumps([encode(part) for part in parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that the file is either the old one or the new one, never half of it.
+
+    Raises:
+        StoreError: the folder or the disk does not take it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(value, file, indent=1, allow_nan=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be written: {error.strerror or error}; what was measured before is "
+            "kept, make room or choose another --results folder and run again to resume"
+        ) from None
+
+
+class Store:
+    """The records of one suite on one machine."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use `folder`, such as `results/quick/nvidia-h200`; it is made when first written."""
+        self.folder = folder
+
+    def write_suite(self, body: dict[str, Any]) -> None:
+        """Keep the suite beside its records, for reports drawn from the folder alone."""
+        write_json(self.folder / "suite.json", {"schema": SCHEMA, **body})
+
+    def read_suite(self) -> dict[str, Any]:
+        """What `write_suite` kept.
+
+        Raises:
+            UsageError: the folder has none.
+        """
+        return _read(self.folder / "suite.json")
+
+    def write(self, stored: Stored) -> None:
+        """Write one record, replacing an older one of the same row and measure."""
+        body: dict[str, Any] = {
+            "schema": SCHEMA,
+            "row": stored.row,
+            "kind": stored.kind,
+            "key": stored.key,
+            "created": stored.created,
+            "failed": stored.failed,
+            "record": encode(stored.record),
+            "spec": encode(stored.spec),
+            "environment": encode(stored.environment),
+        }
+        write_json(self._path(stored.row, stored.kind), body)
+
+    def read(self, row: str, kind: str) -> Stored | None:
+        """One record, or None if there is none yet."""
+        path = self._path(row, kind)
+        return _stored(path) if path.is_file() else None
+
+    def done(self, row: str, kind: str, key: str) -> bool:
+        """Whether this very measurement is already there and did not fail."""
+        try:
+            stored = self.read(row, kind)
+        except UsageError:
+            return False  # damaged or of another schema: measured again
+        return stored is not None and stored.key == key and not stored.failed
+
+    def records(self) -> Iterator[Stored]:
+        """All records, by file name."""
+        for path in sorted((self.folder / "records").glob("*.json")):
+            yield _stored(path)
+
+    def _path(self, row: str, kind: str) -> Path:
+        return self.folder / "records" / f"{row}.{kind}.json"
+
+
+def now() -> str:
+    """The time as UTC, ISO 8601, whole seconds."""
+    return datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file; run the suite first") from None
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path}: cannot be read as JSON ({error}); delete it to measure again"
+        ) from None
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else None
+        raise UsageError(f"{path}: schema {found} is not {SCHEMA}, which this version reads")
+    return data
+
+
+def _stored(path: Path) -> Stored:
+    data = _read(path)
+    try:
+        kind, failed = data["kind"], data["failed"]
+        cls = Failure if failed else KINDS[kind]
+        return Stored(
+            row=data["row"],
+            kind=kind,
+            key=data["key"],
+            created=data["created"],
+            record=decode(cls, data["record"], f"{path}: record"),
+            spec=decode(VariantSpec, data["spec"], f"{path}: spec"),
+            environment=decode(Environment, data["environment"], f"{path}: environment"),
+        )
+    except KeyError as error:
+        raise UsageError(f"{path}: missing key {error}; delete it to measure again") from None
+
+
+def result_folders(root: Path, suite: str) -> list[Path]:
+    """The machines' folders of a suite under a results folder."""
+    return sorted(path.parent for path in (root / suite).glob("*/suite.json"))
