@@ -31,6 +31,10 @@ class StoreError(SepcbenchError):
     """A record cannot be written or read."""
 
 
+class TrainingError(SepcbenchError):
+    """A training run went wrong: the loss is no longer a number, or its state cannot be kept."""
+
+
 class CountError(SepcbenchError):
     """An operation does multiply-adds and no formula for it is known."""
 

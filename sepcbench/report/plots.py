@@ -127,7 +127,7 @@ def _labels(axes: Any, points: list[tuple[float, float, str]]) -> None:
 def _bars(results: Results, path: Path) -> Path:
     """MACs of each row by part, stacked."""
     rows = [row for row in results.rows if row.cost]
-    figure, axes = _figure(results, height=1.6 + 0.36 * len(rows))
+    figure, axes = _figure(results, height=1.9 + 0.36 * len(rows))
     left = [0.0] * len(rows)
     places = list(range(len(rows)))[::-1]
     for part, colour in zip(PARTS, COLOURS):
@@ -142,6 +142,6 @@ def _bars(results: Results, path: Path) -> Path:
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.1)
     axes.set_xlabel("cost, GMAC (one multiply-add = 1), lower is better")
-    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left", bbox_to_anchor=(0, -0.18))
+    figure.legend(frameon=False, fontsize=8, ncols=3, loc="outside lower center")
     figure.savefig(path, dpi=150)
     return path

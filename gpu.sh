@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Everything that needs a CUDA device, in one go: correctness first, then every GPU suite.
+# Usage: make gpu, or PYTHON=python3 ./gpu.sh on a machine whose Python has torch already.
+set -euo pipefail
+cd "$(dirname "$0")"
+PYTHON=${PYTHON:-python3}
+RESULTS=${RESULTS:-results}
+
+"$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "no CUDA device here: nothing was run")'
+"$PYTHON" -m pytest -m gpu -p no:cacheprovider
+for suite in quick components bn; do
+  "$PYTHON" -m sepcbench run "$suite" --device cuda --results "$RESULTS" ||
+    echo "suite $suite: some rows failed; their reasons are stored" >&2
+done

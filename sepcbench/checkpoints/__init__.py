@@ -1,0 +1,1 @@
+"""Checkpoints: weights on disk, with the variant they belong to."""

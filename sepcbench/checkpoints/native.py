@@ -1,0 +1,201 @@
+"""Native checkpoints: safetensors with the variant, the class names and the training inside."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from sepcbench import codec, detectors
+from sepcbench.detectors import Detector
+from sepcbench.errors import CheckpointError, UsageError
+from sepcbench.records import Training
+from sepcbench.specs import VariantSpec
+
+FORMAT = "sepcbench"
+SCHEMA = 1
+# keys named in an error line, per kind of difference
+_MOST_NAMED = 3
+_HEADER_LIMIT = 100_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """What a checkpoint holds; `state` maps the detector's state-dict keys to CPU tensors."""
+
+    spec: VariantSpec
+    classes: tuple[str, ...]
+    training: Training | None
+    state: dict[str, Tensor]
+
+
+def save(
+    path: Path, detector: Detector, classes: Iterable[str], training: Training | None = None
+) -> None:
+    """Write a checkpoint; the file appears whole or not at all.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
+    state = {
+        key: value.detach().to("cpu", copy=True).contiguous()
+        for key, value in detector.state_dict().items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "schema": str(SCHEMA),
+        "spec": json.dumps(codec.encode(detector.spec)),
+        "classes": json.dumps(list(classes)),
+    }
+    if training is not None:
+        metadata["training"] = json.dumps(codec.encode(training))
+    content = safetensors.torch.save(state, metadata)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True) if part.parent.is_dir() else None
+        raise CheckpointError(f"cannot write checkpoint '{path}': {error.strerror}") from None
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint '{path}' cannot be read: {error.strerror}") from None
+
+
+def read(path: Path) -> Saved:
+    """Read a checkpoint without building its detector.
+
+    Raises:
+        CheckpointError: not there, truncated, or not a checkpoint of this project.
+    """
+    metadata = _read_metadata(path)
+    try:
+        spec = codec.decode(VariantSpec, json.loads(metadata["spec"]), "spec")
+        classes = tuple(str(name) for name in json.loads(metadata["classes"]))
+        text = metadata.get("training")
+        training = codec.decode(Training, json.loads(text), "training") if text else None
+        state = safetensors.torch.load_file(path)
+    except (UsageError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"checkpoint '{path}': its description is damaged: {error}") from None
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"checkpoint '{path}' is damaged: {error}") from None
+    return Saved(spec, classes, training, state)
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of the header, after checking that the file is whole."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            _check_kind(path, start, length)
+            header = _parse_header(file.read(length)) if size >= 8 + length else None
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint '{path}' is not there") from None
+    except OSError as error:
+        raise CheckpointError(f"checkpoint '{path}' cannot be read: {error.strerror}") from None
+    if header == {}:
+        raise CheckpointError(f"'{path}' is not a checkpoint: it is no safetensors file")
+    if header is None or size < 8 + length + _end(header):
+        raise CheckpointError(f"checkpoint '{path}' is truncated ({size} bytes); get it again")
+    metadata = header.get("__metadata__", {})
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"'{path}' has tensors but no variant inside; only checkpoints written by "
+            "`sepcbench train` are read so far"
+        )
+    if metadata.get("schema") != str(SCHEMA):
+        raise CheckpointError(
+            f"checkpoint '{path}' has schema {metadata.get('schema')}; this version reads {SCHEMA}"
+        )
+    return dict(metadata)
+
+
+def _check_kind(path: Path, start: bytes, length: int) -> None:
+    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80" or path.suffix in (".pth", ".pt"):
+        raise CheckpointError(
+            f"'{path}' is a torch pickle; only native checkpoints (.safetensors, written by "
+            "`sepcbench train`) are read so far"
+        )
+    if len(start) == 8 and not 2 <= length <= _HEADER_LIMIT:
+        raise CheckpointError(f"'{path}' is not a checkpoint: it is no safetensors file")
+
+
+def _parse_header(text: bytes) -> dict[str, Any]:
+    """The header's JSON object, or an empty one where it is none."""
+    try:
+        header = json.loads(text)
+    except ValueError:
+        return {}
+    return header if isinstance(header, dict) else {}
+
+
+def _end(header: dict[str, Any]) -> int:
+    """Where the last tensor ends, in bytes after the header."""
+    tensors = (value for key, value in header.items() if key != "__metadata__")
+    return max((int(value["data_offsets"][1]) for value in tensors), default=0)
+
+
+def load(path: Path, spec: VariantSpec | None = None) -> tuple[Detector, tuple[str, ...]]:
+    """Build the detector of a checkpoint and load its weights, strictly.
+
+    Args:
+        path: the checkpoint.
+        spec: the variant to build, instead of the one inside; the number of classes is taken
+            from the checkpoint.
+
+    Raises:
+        CheckpointError: not readable, or keys or shapes are not those of the variant.
+    """
+    saved = read(path)
+    detector = detectors.build(spec or saved.spec)
+    problem = differences(saved.state, detector.state_dict())
+    if problem:
+        raise CheckpointError(
+            f"checkpoint '{path}' holds {saved.spec.name} and does not fit "
+            f"{detector.spec.name}: {problem}"
+        )
+    detector.load_state_dict(saved.state, strict=True)
+    return detector, saved.classes
+
+
+def differences(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+    """Say in one line how a state dict differs from the one wanted; empty if it fits.
+
+    Missing keys are wanted and not found, unexpected ones the reverse; shapes are put side by
+    side. Long lists are shortened with their count.
+    """
+    missing = [key for key in wanted if key not in found]
+    unexpected = [key for key in found if key not in wanted]
+    shapes = [
+        f"{key} {list(found[key].shape)} in the file, {list(wanted[key].shape)} in the variant"
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
+    ]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("other shapes", shapes))
+    return "; ".join(_listed(kind, items) for kind, items in kinds if items)
+
+
+def _listed(kind: str, items: list[str]) -> str:
+    rest = f", and {len(items) - _MOST_NAMED} more" if len(items) > _MOST_NAMED else ""
+    return f"{len(items)} {kind}: {', '.join(items[:_MOST_NAMED])}{rest}"

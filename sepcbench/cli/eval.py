@@ -1,0 +1,104 @@
+"""`sepcbench eval`: checkpoints over a data set, scored as COCO does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sepcbench.cli import options
+from sepcbench.cli.score import PerClass, tables
+from sepcbench.codec import encode
+from sepcbench.errors import SepcbenchError, UsageError
+from sepcbench.records import Accuracy, Failure
+from sepcbench.specs import VariantSpec
+
+if TYPE_CHECKING:
+    from sepcbench.data.coco import CocoData
+
+
+def evaluate(
+    checkpoints: Annotated[list[Path], typer.Argument(metavar="CHECKPOINT...", help="To score.")],
+    data: Annotated[Path | None, typer.Option("--data", help="Data folder in COCO layout.")] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Build this variant, not the one inside.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Which annotation file; val if open.")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="The annotation file.")] = None,
+    images: Annotated[Path | None, typer.Option(help="The image folder.")] = None,
+    device: options.Device = "cpu",
+    batch: Annotated[int, typer.Option(help="Images of one padded shape per call.", min=1)] = 1,
+    limit: Annotated[int | None, typer.Option(help="Only the first images.", min=1)] = None,
+    save_detections: Annotated[
+        Path | None,
+        typer.Option(help="Write the boxes in COCO result format (a folder for several)."),
+    ] = None,
+    per_class: PerClass = False,
+    fmt: options.Format = "table",
+) -> None:
+    """Score checkpoints: the twelve COCO numbers, and AP per class.
+
+    Example: sepcbench eval runs/sepc/last.safetensors --data shapes/
+    Example: sepcbench eval a.safetensors b.safetensors --data coco/ --device cuda --format json
+    """
+    options.check_format(fmt)
+    options.check_device(device)
+    spec = options.parse_variants([variant], None)[0] if variant else None
+    from sepcbench.data.coco import check_images, open_data
+
+    truth = open_data(data, split, annotations, images)
+    truth = truth.first(limit) if limit else truth
+    check_images(truth)
+    targets = _targets(save_detections, checkpoints)
+    records: list[Accuracy | Failure] = []
+    for path, target in zip(checkpoints, targets):
+        try:
+            records.append(_evaluate(path, spec, truth, device, batch, target))
+        except SepcbenchError as error:
+            if len(checkpoints) == 1:
+                raise
+            records.append(Failure(variant or path.stem, "accuracy", str(error)))
+    value = [_value(path, record) for path, record in zip(checkpoints, records)]
+    options.emit(fmt, tables([str(path) for path in checkpoints], records, per_class), value)
+    failed = sum(isinstance(record, Failure) for record in records)
+    if failed:
+        raise typer.Exit(2 if failed == len(records) else 1)
+
+
+def _evaluate(
+    path: Path, spec: VariantSpec | None, data: CocoData, device: str, batch: int, out: Path | None
+) -> Accuracy:
+    from sepcbench.checkpoints import native
+    from sepcbench.measures.accuracy import detect_all
+    from sepcbench.measures.scoring import score, write_detections
+
+    detector, classes = native.load(path, spec)
+    with options.progress_bar(f"eval {path.name}") as progress:
+        found = detect_all(detector, data, classes, device=device, batch=batch, progress=progress)
+    if out is not None:
+        write_detections(out, found)
+    return score(data, found, variant=detector.spec.name, checkpoint=native.digest(path))
+
+
+def _targets(given: Path | None, checkpoints: list[Path]) -> list[Path | None]:
+    """Where the detections of each checkpoint go.
+
+    Raises:
+        UsageError: the place is not there, known before anything is computed.
+    """
+    if given is None:
+        return [None] * len(checkpoints)
+    if len(checkpoints) == 1 and not given.is_dir():
+        if not given.resolve().parent.is_dir():
+            raise UsageError(f"--save-detections '{given}': there is no such folder")
+        return [given]
+    if not given.is_dir():
+        raise UsageError(
+            f"--save-detections '{given}': several checkpoints need a folder that is there"
+        )
+    return [given / f"{i:02d}_{path.stem}.json" for i, path in enumerate(checkpoints, start=1)]
+
+
+def _value(path: Path, record: Accuracy | Failure) -> dict[str, Any]:
+    return {"file": str(path), **encode(record)}

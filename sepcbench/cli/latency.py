@@ -1,0 +1,166 @@
+"""`sepcbench latency`: time variants against each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any, get_args
+
+import typer
+
+from sepcbench.cli import options
+from sepcbench.cli.options import Device, Format, Set, Shape
+from sepcbench.cli.rows import ChosenRow, chosen_rows, with_rows
+from sepcbench.codec import encode
+from sepcbench.records import Failure, Latency
+from sepcbench.report.table import Table
+from sepcbench.specs import EngineName, Protocol, Scope
+from sepcbench.units import format_shape, milliseconds, parse_shape
+
+DEFAULTS = Protocol()
+HEADERS = (
+    "variant",
+    "median, ms (lower is better)",
+    "p10-p90, ms",
+    "95 % interval, ms",
+    "times the first (lower is better)",
+    "rounds",
+)
+
+
+def latency(
+    variants: Annotated[
+        list[str] | None, typer.Argument(help="Variants; the first is the reference.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="Time the rows of a suite, by name or file.")
+    ] = None,
+    sets: Set = None,
+    device: Device = "cpu",
+    shape: Shape = "800x1344",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images per call.")] = 1,
+    dtype: Annotated[str, typer.Option("--dtype", help="fp32, fp16 or bf16.")] = "fp32",
+    scope: Annotated[
+        str, typer.Option("--scope", help="neck, neck+head, forward or end-to-end.")
+    ] = "forward",
+    engine: Annotated[str, typer.Option("--engine", help="How the module runs: eager.")] = "eager",
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="Interleaved rounds.")
+    ] = DEFAULTS.rounds,
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="Samples of each variant per round.")
+    ] = DEFAULTS.samples_per_round,
+    max_seconds: Annotated[
+        float, typer.Option("--max-seconds", help="Stop after this long; at least one round.")
+    ] = DEFAULTS.max_seconds,
+    seed: Annotated[int, typer.Option("--seed", help="Of images, weights and order.")] = 0,
+    fmt: Format = "table",
+) -> None:
+    """Time variants in interleaved rounds; ratios are against the first."""
+    options.check_format(fmt)
+    options.check_choice("scope", scope, get_args(Scope))
+    options.check_choice("engine", engine, get_args(EngineName))
+    settings = {
+        "scope": scope,
+        "shape": parse_shape(shape),
+        "batch": batch,
+        "dtype": options.check_dtype(dtype),
+        "device": options.check_device(device),
+        "engine": engine,
+        "protocol": replace(
+            DEFAULTS,
+            rounds=rounds,
+            samples_per_round=samples,
+            max_seconds=max_seconds,
+            warmup_max_seconds=min(DEFAULTS.warmup_max_seconds, max_seconds),
+            seed=seed,
+        ),
+    }
+    rows = chosen_rows(variants, suite, sets)
+    records, environment = _measure(rows, settings)
+    json_rows = [{**encode(record), "environment": environment} for record in records.values()]
+    table = latency_table(records)
+    options.emit(fmt, [table], with_rows(rows, json_rows))
+    if any(isinstance(record, Failure) for record in records.values()):
+        raise typer.Exit(1)
+
+
+def _measure(rows: list[ChosenRow], settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    import torch
+
+    from sepcbench import detectors
+    from sepcbench.engines import ENGINES
+    from sepcbench.measures.environment import environment
+    from sepcbench.measures.latency import measure
+
+    built = {}
+    for row in rows:
+        torch.manual_seed(settings["protocol"].seed)
+        built[row.name] = detectors.build(row.spec)
+    with options.progress_bar("latency") as progress:
+        records = measure(built, **settings, run_as=ENGINES[settings["engine"]], progress=progress)
+    return records, encode(environment(settings["device"]))
+
+
+# --- table ---------------------------------------------------------------------------------
+
+
+def latency_table(records: dict[str, Latency | Failure]) -> Table:
+    """One row per record, failures with their reason in the notes."""
+    timed = [record for record in records.values() if isinstance(record, Latency)]
+    rows = tuple((name, *latency_cells(record)) for name, record in records.items())
+    notes = [
+        f"{name} failed: {record.reason}"
+        for name, record in records.items()
+        if isinstance(record, Failure)
+    ]
+    title = "Latency per call"
+    if timed:
+        first = timed[0]
+        title += f" of {first.scope}, {first.batch} x {format_shape(first.shape)}, {first.dtype}"
+        notes = [*latency_notes(timed), *notes]
+    return Table(title, HEADERS, rows, tuple(notes))
+
+
+def latency_cells(record: Latency | Failure) -> tuple[str, ...]:
+    """The cells of one record under `HEADERS[1:]`."""
+    if isinstance(record, Failure):
+        return ("failed", "", "", "", "")
+    low, high = record.ci95_s
+    return (
+        milliseconds(record.median_s),
+        f"{milliseconds(record.p10_s)}-{milliseconds(record.p90_s)}",
+        f"{milliseconds(low)}-{milliseconds(high)}",
+        ratio_cell(record),
+        str(record.rounds),
+    )
+
+
+def ratio_cell(record: Latency) -> str:
+    """The ratio to the first row with its 95 % interval; "~" where that includes 1."""
+    if record.ratio is None:
+        return ""
+    low, high = record.ratio.ci95
+    mark = "" if record.ratio.resolved else " ~"
+    return f"{record.ratio.median:.3f} [{low:.3f}, {high:.3f}]{mark}"
+
+
+def latency_notes(timed: list[Latency]) -> list[str]:
+    """What the times hold for, and what is to be doubted."""
+    first = timed[0]
+    notes = [
+        f"Device: {first.device_name}; engine {first.engine}; {first.samples_per_round} samples "
+        f"of each variant per round, in random order; stopped by: {first.stopped}.",
+        "times the first: median of the ratios per round, with its 95 % interval; ~: includes 1.",
+    ]
+    if first.device == "cpu":
+        notes.append("Absolute times are of this machine only; compare the ratios.")
+    found = [f"{row.detections}" for row in timed if row.detections is not None]
+    if found:
+        notes.append(f"Detections per call, row by row: {', '.join(found)} (random weights).")
+    unsettled = [row.variant for row in timed if not row.warmup_settled]
+    if unsettled:
+        notes.append(f"Warm-up did not settle: {', '.join(unsettled)}.")
+    launch = [row.variant for row in timed if (row.wall_median_s or 0) > 1.2 * row.median_s]
+    if launch:
+        notes.append(f"Limited by launches (wall time over 1.2 x GPU time): {', '.join(launch)}.")
+    return notes

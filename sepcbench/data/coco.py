@@ -1,0 +1,215 @@
+"""Data sets in COCO format: finding the files, objects per image, classes by name.
+
+No torch and no image reading here: scoring saved detections needs only the annotations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sepcbench.data.annotations import Annotation, ImageEntry, read_annotations
+from sepcbench.errors import DataError, nearest
+
+
+class Objects(NamedTuple):
+    """The objects of one image that can be learnt from, crowds and boxes of no size left out.
+
+    `boxes` (g, 4) float32 xyxy in pixels of the image; `labels` (g,) int64, index into
+    `CocoData.categories`.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class CocoData:
+    """An annotation file that was read and checked, and where its images lie.
+
+    `categories` are (id, name) in the order of ids; ids may have gaps. `image_folder` is None
+    where none was found: scoring works without images.
+    """
+
+    name: str
+    annotations: Path
+    image_folder: Path | None
+    categories: tuple[tuple[int, str], ...]
+    images: tuple[ImageEntry, ...]
+    boxes: tuple[Annotation, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The category names, in the order of their ids."""
+        return tuple(name for _, name in self.categories)
+
+    @cached_property
+    def _by_image(self) -> dict[int, list[Annotation]]:
+        found: dict[int, list[Annotation]] = {image.id: [] for image in self.images}
+        for box in self.boxes:
+            found[box.image_id].append(box)
+        return found
+
+    @cached_property
+    def _label_of(self) -> dict[int, int]:
+        return {key: label for label, (key, _) in enumerate(self.categories)}
+
+    def objects(self, image_id: int) -> Objects:
+        """The objects of one image to train on."""
+        kept = [
+            box
+            for box in self._by_image[image_id]
+            if not box.iscrowd and box.bbox[2] > 0 and box.bbox[3] > 0
+        ]
+        xywh = np.array([box.bbox for box in kept], dtype=np.float32).reshape(-1, 4)
+        boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        labels = np.array([self._label_of[box.category_id] for box in kept], dtype=np.int64)
+        return Objects(boxes, labels)
+
+    def path(self, image: ImageEntry) -> Path:
+        """Where the image file should be.
+
+        Raises:
+            DataError: there is no image folder.
+        """
+        if self.image_folder is None:
+            raise DataError(
+                f"{self.annotations}: no image folder found beside it; name it with --images"
+            )
+        return self.image_folder / image.file_name
+
+    def first(self, count: int) -> CocoData:
+        """The same set with only its first `count` images."""
+        images = self.images[:count]
+        kept = {image.id for image in images}
+        boxes = tuple(box for box in self.boxes if box.image_id in kept)
+        return replace(self, images=images, boxes=boxes)
+
+
+# --- finding the files ---------------------------------------------------------------------
+
+
+def open_data(
+    folder: Path | None,
+    split: str | None = None,
+    annotations: Path | None = None,
+    images: Path | None = None,
+) -> CocoData:
+    """Find, read and check a data set.
+
+    Args:
+        folder: holds `annotations/*.json` and the image folders; not needed when
+            `annotations` is given.
+        split: the end of the annotation file's name, such as `val` (also finds `val2017`);
+            None takes the only annotation file, or `val` where there are several.
+        annotations: the annotation file, instead of looking for it.
+        images: the image folder, instead of looking for it.
+
+    Raises:
+        DataError: nothing or more than one file found, or the file is malformed.
+    """
+    if folder is None and annotations is None:
+        raise DataError("no data set given; name a folder with --data or a file with --annotations")
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"data folder '{folder}' is not there; make one: sepcbench data shapes DIR")
+    if images is not None and not images.is_dir():
+        raise DataError(f"image folder '{images}' is not there (--images)")
+    if annotations is None:
+        assert folder is not None
+        annotations = _find_annotations(folder, split)
+    root = folder or annotations.resolve().parent.parent
+    content = read_annotations(annotations)
+    return CocoData(
+        name=f"{root.resolve().name}/{annotations.stem}",
+        annotations=annotations,
+        image_folder=images or _find_images(root, annotations.stem, content.images),
+        categories=content.categories,
+        images=content.images,
+        boxes=content.boxes,
+    )
+
+
+def _find_annotations(folder: Path, split: str | None) -> Path:
+    found = sorted((folder / "annotations").glob("*.json")) or sorted(folder.glob("*.json"))
+    if not found:
+        raise DataError(f"no annotations in '{folder}': expected annotations/*.json in COCO format")
+    if split is None and len(found) == 1:
+        return found[0]
+    wanted = split or "val"
+    matching = [path for path in found if _split_of(path.stem, wanted)]
+    # COCO's own folder also has captions_ and person_keypoints_ files
+    instances = [path for path in matching if path.stem.startswith("instances")]
+    chosen = instances if len(matching) > 1 and instances else matching
+    if len(chosen) == 1:
+        return chosen[0]
+    what = f"several annotation files of split '{wanted}'" if chosen else f"no split '{wanted}'"
+    names = ", ".join(path.name for path in (chosen or found)[:8])
+    raise DataError(f"{what} in '{folder}' (found {names}); choose with --split or --annotations")
+
+
+def _split_of(stem: str, split: str) -> str | None:
+    """The end of a file name that names the split, such as `val2017` for `val`."""
+    match = re.search(rf"(?:^|[_.-])({re.escape(split)}(?:\d{{4}})?)$", stem)
+    return match[1] if match else None
+
+
+def _find_images(root: Path, stem: str, images: Sequence[ImageEntry]) -> Path | None:
+    """The first usual folder that holds the first image, or else the first that exists."""
+    end = re.split(r"[_.-]", stem)[-1]
+    ends = dict.fromkeys((end, re.sub(r"\d{4}$", "", end)))
+    usual = [root / name for name in ends] + [root / "images" / name for name in ends]
+    there = [path for path in [*usual, root / "images", root] if path.is_dir()]
+    if images:
+        for path in there:
+            if (path / images[0].file_name).is_file():
+                return path
+    return there[0] if there and there[0] != root else None
+
+
+def check_images(data: CocoData) -> None:
+    """Check that every image of the set has a file.
+
+    Raises:
+        DataError: some have none; the line has their number and the first name.
+    """
+    missing = [image for image in data.images if not data.path(image).is_file()]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(data.images)} images are missing in '{data.image_folder}', "
+            f"first '{missing[0].file_name}'; name the right folder with --images"
+        )
+
+
+def category_ids(data: CocoData, classes: Sequence[str]) -> tuple[int, ...]:
+    """The category id of each class of a model, found by exact name.
+
+    Raises:
+        DataError: the model and the data do not have the same classes; the line lists them.
+    """
+    ids = {name: key for key, name in data.categories}
+    unknown = [name for name in classes if name not in ids]
+    unlearnt = [name for name in ids if name not in classes]
+    if not unknown and not unlearnt:
+        return tuple(ids[name] for name in classes)
+    parts = []
+    if unknown:
+        parts.append(f"not in the data: {_shorten(unknown, ids)}")
+    if unlearnt:
+        parts.append(f"not in the checkpoint: {_shorten(unlearnt, classes)}")
+    raise DataError(
+        f"classes of the checkpoint and of {data.annotations} differ; {'; '.join(parts)}"
+    )
+
+
+def _shorten(names: Sequence[str], others: Iterable[str], most: int = 5) -> str:
+    """The first few names, each with its nearest counterpart."""
+    others = list(others)
+    near = ((name, nearest(name, others)) for name in names[:most])
+    text = ", ".join(f"'{name}'" + (f" (nearest '{to}')" if to else "") for name, to in near)
+    return text + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,142 @@
+"""Images to network input as `Conventions` say: reading, resizing, normalising, padding."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional as F
+
+from sepcbench.errors import DataError
+from sepcbench.specs import Conventions
+
+_BAD_IMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+class Prepared(NamedTuple):
+    """One image as network input, not padded yet.
+
+    `image` (3, h, w) float32; `size` (h, w) in pixels; `scale` (x, y) from the file's pixels.
+    """
+
+    image: Tensor
+    size: tuple[int, int]
+    scale: tuple[float, float]
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """Read an image file as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
+
+    Grey, palette, CMYK and 16-bit images are converted; an alpha channel is dropped.
+
+    Raises:
+        DataError: the file is missing, truncated, or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            return _as_rgb(upright)
+    except FileNotFoundError:
+        raise DataError(f"image '{path}' is not there") from None
+    except _BAD_IMAGE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"image '{path}' is corrupt or truncated: {reason}") from None
+
+
+def _as_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image, dtype=np.float64)
+        # 16-bit grey: the upper byte, as an 8-bit file would have stored it
+        grey = grey // 256 if image.mode != "F" and grey.max(initial=0) > 255 else grey
+        return np.repeat(grey.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    return np.array(image.convert("RGB"))
+
+
+def scaled_size(size: tuple[int, int], conventions: Conventions) -> tuple[tuple[int, int], float]:
+    """The size (h, w) an image is resized to, and the scale before rounding.
+
+    The short side becomes `short_side` unless the long side would pass `long_side`. Rounding half
+    up is mmdetection's and detectron2's, rounding down torchvision's.
+    """
+    scale = min(conventions.long_side / max(size), conventions.short_side / min(size))
+    half = 0.5 if conventions.resize_rounding == "round" else 0.0
+    height, width = (max(1, int(side * scale + half)) for side in size)
+    return (height, width), scale
+
+
+def prepare(rgb: np.ndarray, conventions: Conventions) -> Prepared:
+    """Resize and normalise one image.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        conventions: sides, rounding, interpolation, channel order, mean and std.
+    """
+    height, width = rgb.shape[:2]
+    size, scale = scaled_size((height, width), conventions)
+    image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]  # (1, 3, H, W)
+    if conventions.interpolation == "uint8":
+        image = _normalise(_resize(image, size).float(), conventions)
+    else:
+        image = _resize(_normalise(image.float(), conventions), size)
+    if conventions.scale_factors == "single":
+        factors = (scale, scale)
+    else:
+        factors = (size[1] / width, size[0] / height)
+    return Prepared(image[0].contiguous(), size, factors)
+
+
+def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear without antialiasing, half-pixel centres: what OpenCV and torchvision do."""
+    if tuple(image.shape[-2:]) == size:
+        return image
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+
+
+def _normalise(image: Tensor, conventions: Conventions) -> Tensor:
+    if conventions.channels == "bgr":
+        image = image.flip(1)
+    if conventions.value_range == "1":
+        image = image / 255
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (conventions.mean, conventions.std))
+    return (image - mean) / std
+
+
+def scale_boxes(boxes: Tensor, scale: tuple[float, float]) -> Tensor:
+    """Scale boxes (g, 4) xyxy by (x, y)."""
+    return boxes * boxes.new_tensor([scale[0], scale[1], scale[0], scale[1]])
+
+
+def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Mirror an image (3, h, w) and its boxes (g, 4) xyxy left to right."""
+    x1, y1, x2, y2 = boxes.unbind(1)
+    width = image.shape[-1]
+    return image.flip(-1), torch.stack([width - x2, y1, width - x1, y2], dim=1)
+
+
+def padded_size(size: tuple[int, int], divisor: int) -> tuple[int, int]:
+    """The smallest (h, w) that holds `size` and is a multiple of `divisor` in both."""
+    height, width = (-(-side // divisor) * divisor for side in size)
+    return height, width
+
+
+def pad_stack(images: Sequence[Tensor], divisor: int) -> Tensor:
+    """Stack images (3, h, w) as one batch (N, 3, H, W), zeros on the right and at the bottom."""
+    sizes = [padded_size((image.shape[1], image.shape[2]), divisor) for image in images]
+    height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
+    batch = images[0].new_zeros(len(images), images[0].shape[0], height, width)
+    for slot, image in zip(batch, images):
+        slot[:, : image.shape[1], : image.shape[2]] = image
+    return batch

@@ -1,0 +1,22 @@
+"""Heads: pyramid or pyramid pair in, raw predictions per level out, and their decoding.
+
+Training targets and losses live in `sepcbench.training.objectives`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from sepcbench.heads.outputs import Detections, LevelOutput
+from sepcbench.heads.retina import RetinaHead
+from sepcbench.specs import RetinaSpec
+
+HEADS: dict[type, Callable[[Any, tuple[int, ...], int, tuple[int, ...], Any], nn.Module]] = {
+    RetinaSpec: RetinaHead,
+}
+"""Spec type to builder `(spec, in_channels, num_classes, strides, conventions) -> module`."""
+
+__all__ = ["HEADS", "Detections", "LevelOutput"]

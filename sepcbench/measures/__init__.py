@@ -1,0 +1,1 @@
+"""The three measures: cost, latency and accuracy. Each takes modules and gives records."""

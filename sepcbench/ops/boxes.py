@@ -1,0 +1,65 @@
+"""Boxes, xyxy in pixels: deltas to and from anchors, overlap, clipping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sepcbench.specs import Conventions
+
+_MAX_LOG_RATIO = math.log(1000 / 16)  # 4.135: keeps exp(dw), exp(dh) finite
+
+
+def centres_and_sizes(boxes: Tensor, offset: int) -> tuple[Tensor, Tensor]:
+    """Split (..., 4) boxes into centres (..., 2) and sizes `x2 - x1 + offset` (..., 2)."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return (low + high) * 0.5, high - low + offset
+
+
+def encode(anchors: Tensor, boxes: Tensor, stds: Sequence[float], how: Conventions) -> Tensor:
+    """Deltas (n, 4) = (dx, dy, dw, dh) that turn anchors into boxes, divided by `stds`."""
+    anchor_centre, anchor_size = centres_and_sizes(anchors, how.box_offset)
+    centre, size = centres_and_sizes(boxes, how.box_offset)
+    shift = (centre - anchor_centre) / anchor_size
+    return torch.cat([shift, torch.log(size / anchor_size)], dim=-1) / anchors.new_tensor(stds)
+
+
+def decode(anchors: Tensor, deltas: Tensor, stds: Sequence[float], how: Conventions) -> Tensor:
+    """Apply deltas (n, 4) to anchors (n, 4).
+
+    dw and dh are clamped to log(1000 / 16), on the upper or on both sides as `how` says; with
+    `corner_shift` the corners move inwards, as mmdetection 1.1 does. Not clipped to an image.
+    """
+    deltas = deltas * deltas.new_tensor(stds)
+    lowest = -_MAX_LOG_RATIO if how.delta_clamp == "both" else None
+    log_ratio = deltas[..., 2:].clamp(lowest, _MAX_LOG_RATIO)
+    anchor_centre, anchor_size = centres_and_sizes(anchors, how.box_offset)
+    centre = anchor_centre + anchor_size * deltas[..., :2]
+    half = anchor_size * log_ratio.exp() * 0.5
+    return torch.cat([centre - half + how.corner_shift, centre + half - how.corner_shift], dim=-1)
+
+
+def clip(boxes: Tensor, size: tuple[int, int], how: Conventions) -> Tensor:
+    """Clip (n, 4) to [0, width - inset] x [0, height - inset] of an image (height, width)."""
+    height, width = size
+    x = boxes[..., 0::2].clamp(0, width - how.clip_inset)
+    y = boxes[..., 1::2].clamp(0, height - how.clip_inset)
+    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
+
+
+def iou(a: Tensor, b: Tensor, offset: int) -> Tensor:
+    """Intersection over union of every box of `a` (n, 4) with every box of `b` (m, 4): (n, m).
+
+    Args:
+        offset: added to widths and heights; 1 where boxes hold whole pixels.
+    """
+    low = torch.maximum(a[:, None, :2], b[None, :, :2])
+    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    overlap = (high - low + offset).clamp(min=0).prod(dim=-1)
+    area_a = (a[:, 2:] - a[:, :2] + offset).prod(dim=-1)
+    area_b = (b[:, 2:] - b[:, :2] + offset).prod(dim=-1)
+    union = area_a[:, None] + area_b[None, :] - overlap
+    return overlap / union.clamp(min=1e-6)

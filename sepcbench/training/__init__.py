@@ -1,0 +1,1 @@
+"""Training: objectives, schedule and loop."""

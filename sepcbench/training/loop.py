@@ -1,0 +1,229 @@
+"""The training loop: real, small, resumable. The same recipe and seed give the same losses.
+
+Bit for bit on a CPU with the same number of threads, also across an interruption.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sepcbench import codec, detectors
+from sepcbench.data.coco import CocoData, check_images
+from sepcbench.data.loading import TrainingBatch, TrainingLoader
+from sepcbench.detectors import Detector
+from sepcbench.errors import TrainingError, UsageError
+from sepcbench.records import Training
+from sepcbench.specs import Recipe, VariantSpec
+from sepcbench.training.objectives import Target, loss
+from sepcbench.training.schedule import build_optimizer, learning_rate, set_learning_rate
+
+Progress = Callable[[int, int, str], None]
+Save = Callable[[Path, Detector, Sequence[str], Training | None], None]
+
+SAVE_EVERY = 200
+# how many losses a training record keeps at most
+_KEPT_LOSSES = 200
+_STATE, _WEIGHTS = "state.pt", "last.safetensors"
+
+
+@dataclass
+class _Session:
+    """A training run between two iterations."""
+
+    detector: Detector
+    optimizer: torch.optim.Optimizer
+    recipe: Recipe
+    data: CocoData
+    device: str
+    iteration: int
+    losses: list[tuple[int, float]]
+
+    def record(self) -> Training:
+        step = -(-self.recipe.iterations // _KEPT_LOSSES)
+        last = len(self.losses) - 1
+        kept = (pair for i, pair in enumerate(self.losses) if i % step == 0 or i == last)
+        return Training(
+            variant=self.detector.spec.name,
+            dataset=self.data.name,
+            images=len(self.data.images),
+            iterations=self.iteration,
+            batch=self.recipe.batch,
+            seed=self.recipe.seed,
+            optimizer=self.recipe.optimizer,
+            learning_rate=self.recipe.learning_rate,
+            losses=tuple(kept),
+        )
+
+
+def train(
+    spec: VariantSpec,
+    data: CocoData,
+    recipe: Recipe,
+    *,
+    device: str = "cpu",
+    out: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    save: Save | None = None,
+) -> tuple[Detector, Training]:
+    """Train a variant on a set, from random weights.
+
+    Args:
+        spec: the variant; its number of classes becomes that of the set.
+        data: the set, with its images.
+        recipe: optimizer, schedule, batch, seed.
+        device: where to train.
+        out: folder for `state.pt` (to resume) and `last.safetensors`, both written every
+            `SAVE_EVERY` iterations and at the end.
+        resume: go on from `state.pt` in `out`.
+        progress: called with (iterations done, all iterations, loss).
+        save: writes `last.safetensors`; without it only the state is kept.
+
+    Returns:
+        The detector in eval mode, and the record of the training.
+
+    Raises:
+        UsageError: nothing to resume, or it belongs to another variant or recipe.
+        DataError: an image is missing or corrupt.
+        TrainingError: the loss is not finite (the last checkpoint stays), or `out` cannot be
+            written.
+    """
+    check_images(data)
+    spec = replace(spec, num_classes=len(data.categories))
+    if out is not None:
+        _make_folder(out)
+    gpus = [torch.device(device)] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.manual_seed(recipe.seed)
+        detector = detectors.build(spec).to(device)
+        session = _Session(detector, build_optimizer(recipe, detector), recipe, data, device, 0, [])
+        if resume:
+            _restore(session, out)
+        _run(session, out, progress, save)
+    return session.detector.eval(), session.record()
+
+
+def _run(session: _Session, out: Path | None, progress: Progress | None, save: Save | None) -> None:
+    recipe, detector = session.recipe, session.detector
+    loader = TrainingLoader(
+        session.data,
+        detector.spec.conventions,
+        batch=recipe.batch,
+        flip=recipe.flip,
+        seed=recipe.seed,
+    )
+    detector.train()
+    while session.iteration < recipe.iterations:
+        value = _step(session, loader[session.iteration])
+        session.iteration += 1
+        session.losses.append((session.iteration, value))
+        if progress:
+            progress(session.iteration, recipe.iterations, f"loss {value:.3f}")
+        if out is not None and session.iteration % SAVE_EVERY == 0:
+            _keep(session, out, save)
+    if out is not None:
+        _keep(session, out, save)
+
+
+def _step(session: _Session, batch: TrainingBatch) -> float:
+    """One forward, backward and update; the total loss."""
+    recipe, detector, device = session.recipe, session.detector, session.device
+    set_learning_rate(session.optimizer, learning_rate(recipe, session.iteration))
+    targets = [Target(b.to(device), k.to(device)) for b, k in zip(batch.boxes, batch.labels)]
+    outputs = detector(batch.images.to(device))
+    losses = loss(detector, outputs, targets, batch.sizes)
+    total = torch.stack(list(losses.values())).sum()
+    session.optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    parameters = [p for p in detector.parameters() if p.requires_grad]
+    limit = recipe.clip_norm or float("inf")
+    norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+    value = float(total.detach())
+    if not (torch.isfinite(total) and torch.isfinite(norm)):
+        raise TrainingError(
+            f"training {detector.spec.name}: the loss or its gradient is not finite at iteration "
+            f"{session.iteration + 1} (loss {value}); the last checkpoint is kept, "
+            "try a lower learning rate"
+        )
+    session.optimizer.step()
+    return value
+
+
+# --- state on disk -------------------------------------------------------------------------
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".write-test"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise TrainingError(f"output folder '{out}' cannot be written: {error.strerror}") from None
+
+
+def _keep(session: _Session, out: Path, save: Save | None) -> None:
+    """Write the weights and what it takes to go on; each file appears whole or not at all."""
+    if save is not None:
+        save(out / _WEIGHTS, session.detector, session.data.classes, session.record())
+    state = {
+        "detector": session.detector.state_dict(),
+        "optimizer": session.optimizer.state_dict(),
+        "iteration": session.iteration,
+        "losses": session.losses,
+        "identity": _identity(session),
+        "rng": torch.get_rng_state(),
+    }
+    part = out / f".{_STATE}.part"
+    try:
+        torch.save(state, part)
+        os.replace(part, out / _STATE)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise TrainingError(f"cannot write the training state to '{out}': {reason}") from None
+
+
+def _identity(session: _Session) -> dict[str, Any]:
+    """What must be the same for a run to be resumed; the number of iterations may grow."""
+    recipe = codec.encode(replace(session.recipe, iterations=1))
+    return {
+        "variant": codec.encode(session.detector.spec),
+        "recipe": recipe,
+        "data": [session.data.name, len(session.data.images)],
+    }
+
+
+def _restore(session: _Session, out: Path | None) -> None:
+    state = _read_state(out)
+    ours = _identity(session)
+    for what in ours:
+        if state["identity"].get(what) != ours[what]:
+            raise UsageError(
+                f"cannot resume in '{out}': its {what} is not the one asked for; "
+                "use the same options or another --out"
+            )
+    session.detector.load_state_dict(state["detector"])
+    session.optimizer.load_state_dict(state["optimizer"])
+    session.iteration = int(state["iteration"])
+    session.losses = [(int(i), float(v)) for i, v in state["losses"]]
+    torch.set_rng_state(state["rng"].cpu())
+
+
+def _read_state(out: Path | None) -> dict[str, Any]:
+    if out is None or not (out / _STATE).is_file():
+        raise UsageError(f"nothing to resume: there is no {_STATE} in '{out}'; leave out --resume")
+    try:
+        state = torch.load(out / _STATE, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+        state = None
+    if not isinstance(state, dict) or "identity" not in state:
+        raise UsageError(f"'{out / _STATE}' is damaged; start again without --resume")
+    return state

@@ -1,0 +1,38 @@
+"""Training objectives: one file per head, from raw predictions and targets to losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from sepcbench.specs import RetinaSpec
+from sepcbench.training.objectives.retina import retina_loss
+from sepcbench.training.objectives.targets import Target
+
+if TYPE_CHECKING:
+    from sepcbench.detectors import Detector
+    from sepcbench.heads import LevelOutput
+
+OBJECTIVES: dict[type, Callable[..., dict[str, Tensor]]] = {RetinaSpec: retina_loss}
+"""From the type of a head's spec to its objective, called like `loss`."""
+
+__all__ = ["OBJECTIVES", "Target", "loss"]
+
+
+def loss(
+    detector: Detector,
+    outputs: list[LevelOutput],
+    targets: Sequence[Target],
+    image_sizes: Sequence[tuple[int, int]],
+) -> dict[str, Tensor]:
+    """Compute the losses of a batch: named scalars whose sum is to be minimised.
+
+    Args:
+        detector: the one that gave `outputs`.
+        outputs: raw predictions per level.
+        targets: one per image, on the device of the outputs.
+        image_sizes: (height, width) of each resized, unpadded image.
+    """
+    return OBJECTIVES[type(detector.spec.head)](detector, outputs, targets, image_sizes)

@@ -1,0 +1,189 @@
+"""`sepcbench run` and `report`, end to end on a suite that is trained for a few steps."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sepcbench.cli.app import run
+
+SUITE = """
+title = "Small"
+[cost]
+shape = "64x64"
+[latency]
+shape = "64x64"
+[latency.protocol]
+rounds = 3
+samples_per_round = 2
+warmup_iterations = 2
+warmup_seconds = 0.01
+[shapes]
+images = 16
+val_images = 6
+size = "64x64"
+[train]
+iterations = 3
+batch = 4
+warmup_iterations = 1
+[[row]]
+name = "fpn"
+variant = "retinanet_tiny_fpn"
+[[row]]
+name = "broken"
+label = "Broken"
+variant = "retinanet_tiny_pconv_gn"
+set = { "necks.1.groups" = 7 }
+[[row]]
+name = "sepc"
+variant = "retinanet_tiny_sepc"
+[[claim]]
+name = "SEPC against FPN"
+formula = "sepc.macs / fpn.macs"
+published = 1.0
+"""
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text(SUITE)
+    return tmp_path
+
+
+def records(folder):
+    return sorted(folder.glob("results/small/*/records/*.json"))
+
+
+def command(*more):
+    return run(["run", "small.toml", *more])
+
+
+def test_a_suite_runs_with_a_row_that_fails_and_resumes(small, capsys):
+    assert command() == 1
+    names = {path.name for path in records(small)}
+    for row in ("fpn", "sepc"):
+        assert {
+            f"{row}.{kind}.json" for kind in ("cost", "latency", "training", "accuracy")
+        } <= names
+    broken = json.loads(next(p for p in records(small) if p.name == "broken.cost.json").read_text())
+    assert broken["failed"]
+    assert "7" in broken["record"]["reason"]
+    out = capsys.readouterr().out
+    assert "Failed: Broken, cost:" in out
+    assert "SEPC against FPN" in out
+
+    before = {path: path.stat().st_mtime_ns for path in records(small) if "broken" not in path.name}
+    assert command("--measures", "cost,accuracy") == 1
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    folder = records(small)[0].parent.parent
+    assert (folder / "table.md").read_text().count("| fpn |") == 1
+    assert (folder / "ap_over_latency.png").stat().st_size > 5000
+    check_report_needs_no_torch(small, folder)
+
+
+def check_report_needs_no_torch(small, folder):
+    """From the folder alone: the suite file is gone."""
+    (small / "small.toml").unlink()
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "from sepcbench.cli.app import run\n"
+        f"sys.exit(run(['report', {str(folder)!r}, '--format', 'json']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)
+    assert [row["name"] for row in value[0]["rows"]] == ["fpn", "broken", "sepc"]
+    assert value[0]["rows"][0]["cost"]["macs"]["total"] > 0
+
+
+def test_ctrl_c_keeps_what_was_measured(small, monkeypatch, capsys):
+    from sepcbench.measures import cost as measure
+
+    real, calls = measure.cost, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(measure, "cost", interrupted)
+    assert command("--measures", "cost") == 130
+    assert "what was measured is kept" in capsys.readouterr().err
+    assert [path.name for path in records(small)] == ["broken.cost.json", "fpn.cost.json"]
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(small, monkeypatch, capsys):
+    assert command("--measures", "cost", "--only", "fpn") == 0
+    before = records(small)[0].read_text()
+    capsys.readouterr()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert command("--measures", "cost", "--fresh") == 2
+    err = capsys.readouterr().err
+    assert "No space left on device" in err
+    assert err.strip().count("\n") == 0
+    assert records(small)[0].read_text() == before
+
+
+def test_a_given_checkpoint_is_scored_and_the_rest_stays_empty(small, capsys):
+    assert command("--only", "fpn", "--measures", "accuracy") == 0
+    checkpoint = next(small.glob("runs/small/fpn-*/last.safetensors"))
+    data = next(small.glob("runs/small/shapes-*"))
+    (small / "runs" / "own.toml").write_text(
+        SUITE.split("[shapes]")[0] + SUITE[SUITE.index("[[row]]") :]
+    )
+    capsys.readouterr()
+    arguments = ["run", "runs/own.toml", "--measures", "accuracy", "--data", str(data)]
+    assert run([*arguments, "--checkpoint", f"fpn={checkpoint}"]) == 0
+    captured = capsys.readouterr()
+    assert "2 of 3 rows have no checkpoint" in captured.err
+    assert len(list(small.glob("results/own/*/records/*.accuracy.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "smal.toml"], "no such file"),
+        (["run", "quik"], "did you mean 'quick'"),
+        (["run", "small.toml", "--only", "fpm"], "did you mean 'fpn'"),
+        (["run", "small.toml", "--measures", "costs"], "did you mean 'cost'"),
+        (["run", "small.toml", "--device", "cudo"], "did you mean 'cuda'"),
+        (["run", "small.toml", "--device", "cuda:99"], "this machine has"),
+        (["run", "small.toml", "--checkpoint", "fpn"], "is not ROW=FILE"),
+        (["run", "small.toml", "--results", "small.toml/x"], "cannot be written"),
+        (["report", "small.toml"], "has no results"),
+        (["report", "quik"], "did you mean 'quick'"),
+        (["list", "neck"], "did you mean 'necks'"),
+        (["show", "retinanet_r50_fnp"], "did you mean 'retinanet_r50_fpn'"),
+        (["show", "retinanet_r50_fpn", "--shape", "800,1344"], "write it like 800x1344"),
+        (["show", "retinanet_r50_fpn", "--format", "yaml"], "unknown format"),
+        (["show", "retinanet_r50_fpn", "--set", "norm"], "is not FIELD=VALUE"),
+        (["shwo"], "No such command"),
+        (["show"], "Missing"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(small, capsys, arguments, words):
+    assert run(arguments) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.strip().count("\n") == 0
+
+
+def test_show_and_list_as_json(capsys):
+    assert run(["show", "retinanet_r18_sepc", "--set", "extra_padding=0", "--format", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["spec"]["necks"][1]["extra_padding"] == 0
+    # Padding 0 in the extra convs: 800x1344 gives P3 100x168, two cells fewer each way.
+    assert (shown["maps"][0]["height"], shown["maps"][0]["width"]) == (98, 166)
+    assert run(["list", "norms", "--format", "json"]) == 0
+    assert [item["name"] for item in json.loads(capsys.readouterr().out)][:2] == ["none", "single"]

@@ -1,0 +1,80 @@
+"""RetinaNet's head and its decoding against mmdetection 1.1 and 2.25."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from golden.scheme import Case, case_names
+
+from sepcbench.checkpoints.mmdet import rename
+from sepcbench.heads import LevelOutput
+from sepcbench.heads.retina import RetinaHead
+from sepcbench.ops.pyramid import PyramidPair
+from sepcbench.specs import CONVENTIONS, RetinaSpec
+
+STRIDES = (8, 16, 32, 64, 128)
+
+
+def build(case: Case) -> RetinaHead:
+    cfg, test = case.info["cfg"], case.info["test_cfg"]
+    old = case.info["semantics"] == "mmdet 1.1"
+    how = replace(
+        CONVENTIONS["mmdet1" if old else "mmdet2"],
+        candidates_per_level=test["nms_pre"],
+        score_threshold=test["score_thr"],
+        nms_iou=test["nms"].get("iou_thr", test["nms"].get("iou_threshold")),
+        max_detections=test["max_per_img"],
+    )
+    spec = RetinaSpec(depth=cfg["stacked_convs"], channels=cfg["feat_channels"])
+    classes = cfg["num_classes"] - 1 if old else cfg["num_classes"]
+    head = RetinaHead(spec, (cfg["in_channels"],) * 5, classes, STRIDES, how)
+    if "params" in case.info:
+        head.load_state_dict(rename(case.params, "retina"))
+    return head.eval()
+
+
+def check_detections(case: Case, head: RetinaHead, outputs: list[LevelOutput]) -> None:
+    info, batch = case.info, len(outputs[0].cls)
+    factor = info["scale_factor"] if info["rescale"] else 1.0
+    size, padded = tuple(info["img_shape"][:2]), tuple(info["pad_shape"][:2])
+    found = head.decode(outputs, [size] * batch, [factor] * batch, padded)
+    assert [len(image.boxes) for image in found] == info["num_dets"]
+    for i, image in enumerate(found):
+        case.check_detections(i, *image)
+
+
+@pytest.mark.parametrize("name", case_names("heads11/*", "heads2x/*"))
+def test_features_to_detections(name: str) -> None:
+    case = Case(name)
+    head = build(case)
+    pyramid = case.levels("x") or PyramidPair(case.levels("x{}.cls"), case.levels("x{}.loc"))
+    with torch.no_grad():
+        outputs = head(pyramid)
+    for level, output in enumerate(outputs):
+        case.check(f"cls_score{level}", output.cls)
+        case.check(f"bbox_pred{level}", output.box)
+    check_detections(case, head, outputs)
+
+
+@pytest.mark.parametrize("name", case_names("post11/*", "post2x/*"))
+def test_maps_to_detections(name: str) -> None:
+    case = Case(name)
+    pairs = zip(case.levels("cls_score"), case.levels("bbox_pred"), strict=True)
+    check_detections(case, build(case), [LevelOutput(*pair) for pair in pairs])
+
+
+@pytest.mark.parametrize("name", case_names("post11/*"))
+def test_conventions_are_not_interchangeable(name: str) -> None:
+    """The reference would notice the conventions of the other version."""
+    case = Case(name)
+    head = build(case)
+    head.conventions = CONVENTIONS["mmdet2"]
+    pairs = zip(case.levels("cls_score"), case.levels("bbox_pred"), strict=True)
+    outputs = [LevelOutput(*pair) for pair in pairs]
+    if case.info["num_dets"] == [0]:
+        check_detections(case, head, outputs)
+    else:
+        with pytest.raises(AssertionError):
+            check_detections(case, head, outputs)
