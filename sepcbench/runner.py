@@ -167,9 +167,16 @@ def _run_latency(run: Run) -> None:
     keys = {row.name: key for row in run.rows}
     if not _todo(run, "latency", keys):
         return
+    built: dict[str, Any] = {}
+    records: dict[str, Record] = {}
+    for row in run.rows:
+        try:
+            built[row.name] = detectors.build(row.spec)
+        except Exception as error:
+            records[row.name] = Failure(row.spec.name, "latency", reason(error))
     with run.bar(f"{run.suite.name}: latency") as progress:
-        records = measure(
-            {row.name: detectors.build(row.spec) for row in run.rows},
+        records |= measure(
+            built,
             scope=settings.scope,
             shape=run.suite.latency_shape,
             batch=settings.batch,

@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 GROUPS: dict[str, tuple[str, str]] = {"data": ("data", "data_app")}
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="sepcbench",
     help="What does this neck cost, and what does it buy? Benchmarks for detector necks.",
@@ -71,11 +73,13 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
         code = app(args=arguments, standalone_mode=False)
+        if code == INTERRUPTED:  # some versions of Typer turn Ctrl-C into this code themselves
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except SepcbenchError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; what was measured is kept", 130)
+        return _fail("interrupted; what was measured is kept", INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         return 0

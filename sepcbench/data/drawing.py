@@ -16,10 +16,12 @@ CLASSES: tuple[str, ...] = ("circle", "square", "triangle")
 CATEGORY_IDS: tuple[int, ...] = (1, 3, 7)
 # sizes as fractions of the image's short side: 5 to 113 pixels at 128
 SMALLEST, LARGEST = 0.04, 0.88
+# 1 spreads the sizes evenly over the octaves; below 1 the large ones come more often
+SIZE_SKEW = 0.5
 EMPTY_SHARE, CROWD_SHARE = 0.08, 0.1
-MOST_OBJECTS = 5
+MOST_OBJECTS = 4
 # share of the shapes that have the hue of their class; the others have any hue
-TRUE_HUE_SHARE = 0.75
+TRUE_HUE_SHARE = 0.85
 # a shape may not hide more than this share of another one
 MOST_HIDDEN = 0.5
 _SUPERSAMPLING = 4
@@ -88,9 +90,9 @@ def _place(rng: np.random.Generator, size: Size, taken: np.ndarray) -> list[Shap
 
 
 def _extent(rng: np.random.Generator, size: Size) -> float:
-    """The longer side of a shape in pixels, log-uniform."""
-    low, high = math.log(SMALLEST), math.log(LARGEST)
-    return min(size) * math.exp(rng.uniform(low, high))
+    """The longer side of a shape in pixels: all sizes, the smallest less often."""
+    share = rng.uniform() ** SIZE_SKEW
+    return min(size) * SMALLEST * (LARGEST / SMALLEST) ** share
 
 
 def _shape(rng: np.random.Generator, label: int, extent: float, size: Size) -> Shape:
@@ -193,18 +195,19 @@ def _background(rng: np.random.Generator, size: Size) -> np.ndarray:
     """Soft blotches, stripes and grain, (H, W, 3) in 0..1, greyer than the shapes."""
     height, width = size
     canvas = np.full((height, width, 3), rng.uniform(0.25, 0.7))
-    for cells, strength in ((4, 0.12), (12, 0.06)):
-        coarse = rng.uniform(-1, 1, (cells, cells, 3)).astype(np.float32)
+    for cells, grey, tint in ((4, 0.12, 0.04), (12, 0.06, 0.02)):
+        coarse = grey * rng.uniform(-1, 1, (cells, cells, 1))
+        coarse = (coarse + tint * rng.uniform(-1, 1, (cells, cells, 3))).astype(np.float32)
         for channel in range(3):
             blotches = Image.fromarray(coarse[:, :, channel]).resize(
                 (width, height), Image.Resampling.BICUBIC
             )
-            canvas[:, :, channel] += strength * np.asarray(blotches)
+            canvas[:, :, channel] += np.asarray(blotches)
     angle, period = rng.uniform(0, math.pi), rng.uniform(0.05, 0.3) * min(size)
     y, x = np.mgrid[:height, :width]
     phase = (x * math.cos(angle) + y * math.sin(angle)) * 2 * math.pi / period
     canvas += 0.06 * np.sin(phase)[:, :, None]
-    return canvas + rng.normal(0, 0.03, (height, width, 3))
+    return canvas + rng.normal(0, 0.03, (height, width, 1))
 
 
 def _as_bytes(canvas: np.ndarray) -> np.ndarray:

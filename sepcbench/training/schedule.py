@@ -32,7 +32,7 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     groups = _groups(model, recipe.weight_decay, sparing=recipe.optimizer == "adamw")
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
 
 
 def _groups(model: nn.Module, decay: float, sparing: bool) -> list[dict[str, object]]:

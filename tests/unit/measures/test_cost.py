@@ -15,6 +15,15 @@ from sepcbench.variants import VARIANTS, variant
 SMALL = (64, 96)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Small maps: several threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def blank(spec):
     """A detector whose weights are all zero: quicker than initialising, and safe to run."""
     detector = detectors.build(spec, init=False)
@@ -23,7 +32,16 @@ def blank(spec):
     return detector
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+def with_deep_ones_slow(names):
+    """All variants; those whose deep backbone only repeats r18's and r50's blocks are slow."""
+    deep = ("_r34_", "_r101_", "_r152_")
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if any(d in name for d in deep) else name
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize("name", with_deep_ones_slow(VARIANTS))
 def test_three_routes_agree_on_every_variant(name):
     detector = blank(VARIANTS[name])
     empty, real = cost(detector, SMALL), cost(detector, SMALL, exact=True)
@@ -66,7 +84,7 @@ def test_two_routes_agree_at_full_size(name):
 )
 def test_three_routes_agree_with_overrides(overrides):
     detector = blank(variant("retinanet_tiny_pconv", overrides))
-    shape = (128, 128)
+    shape = (384, 384)
     assert count(detector, shape) == count(detector, shape, exact=True)
     assert count(detector, shape).total == count_dispatched(detector, shape)
 
