@@ -20,7 +20,7 @@ def test_record_of_this_machine():
     assert found.machine == slug(found.machine)
     assert found.machine.endswith(("-cores", "-core"))
     versions = dict(found.versions)
-    assert versions["torch"] == torch.__version__.split("+")[0] or torch.__version__
+    assert versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert {"python", "torchvision", "fvcore", "numpy", "sepcbench"} <= set(versions)
 
 
@@ -38,7 +38,7 @@ def test_record_has_no_host_and_no_path():
     ("name", "expected"),
     [
         ("NVIDIA H200", "nvidia-h200"),
-        ("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.20GHz 2 cores", "intel-xeon-platinum-8481c-2-cores"),
+        ("Intel(R) Xeon(R) Gold 6130 CPU @ 2.10GHz 2 cores", "intel-xeon-gold-6130-2-cores"),
         ("AMD EPYC 7B13 64-Core Processor 1 core", "amd-epyc-7b13-64-core-1-core"),
         ("12th Gen Intel(R) Core(TM) i7-1260P", "12th-gen-intel-core-i7-1260p"),
     ],

@@ -21,6 +21,15 @@ QUICK = Protocol(
 )
 
 
+@pytest.fixture
+def one_thread():
+    """Small maps: several threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Found(NamedTuple):
     scores: Tensor
 
@@ -210,7 +219,7 @@ def test_the_engine_is_applied():
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("scope", SCOPES)
-def test_real_detectors_on_the_cpu(scope, engine):
+def test_real_detectors_on_the_cpu(scope, engine, one_thread):
     names = ("retinanet_tiny_fpn", "retinanet_tiny_sepc")
     rows = {name: detectors.build(VARIANTS[name]) for name in names}
     found = measure(

@@ -122,7 +122,7 @@ def test_every_round_has_every_row_in_random_order():
     for turns in rounds:
         assert turns[0::2] == turns[1::2]  # the samples of one row are taken in one turn
         assert sorted(turns[0::2]) == ["a", "b", "c"]
-    assert len({turns for turns in rounds}) == 6  # all orders of three came up
+    assert len(set(rounds)) == 6  # all orders of three came up
 
 
 def test_the_order_follows_the_seed():
