@@ -60,7 +60,7 @@ class Cost:
 class Ratio:
     """How many times slower a variant is than another, paired round by round.
 
-    `resolved` says whether the 95 % interval leaves out 1.
+    `resolved` says whether the 95 % interval leaves out 1, from enough rounds to tell.
     """
 
     to: str

@@ -15,6 +15,9 @@ Rounds = Sequence[Sequence[float]]
 Interval = tuple[float, float]
 
 RESAMPLES = 2000
+# With fewer rounds even their whole range covers the median less than 95 % of the time
+# (2 / 2^5 of all draws of five lie on one side of it), so no difference is called resolved.
+MIN_ROUNDS = 6
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,10 @@ def bootstrap(values: np.ndarray, statistic: Callable[..., np.ndarray], seed: in
 
 @dataclass(frozen=True)
 class Comparison:
-    """A ratio of two variants with its interval; `resolved` when the interval leaves out 1."""
+    """A ratio of two variants with its interval.
+
+    `resolved` when the interval leaves out 1 and comes from at least `MIN_ROUNDS` rounds.
+    """
 
     median: float
     ci95: Interval
@@ -106,7 +112,7 @@ def compare(rounds: Rounds, reference: Rounds, seed: int = 0) -> Comparison:
         ci95=(low, high),
         p20=_p20(rounds) / _p20(reference),
         p20_ci95=_p20_interval(rounds, reference, seed),
-        resolved=not low <= 1.0 <= high,
+        resolved=len(ratios) >= MIN_ROUNDS and not low <= 1.0 <= high,
     )
 
 

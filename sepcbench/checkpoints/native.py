@@ -20,7 +20,7 @@ from sepcbench.errors import CheckpointError, UsageError
 from sepcbench.records import Training
 from sepcbench.specs import VariantSpec
 
-FORMAT = "sepcbench"
+KEY = "sepcbench"
 SCHEMA = 1
 # keys named in an error line, per kind of difference
 _MOST_NAMED = 3
@@ -49,15 +49,14 @@ def save(
         key: value.detach().to("cpu", copy=True).contiguous()
         for key, value in detector.state_dict().items()
     }
-    metadata = {
-        "format": FORMAT,
-        "schema": str(SCHEMA),
-        "spec": json.dumps(codec.encode(detector.spec)),
-        "classes": json.dumps(list(classes)),
+    description = {
+        "schema": SCHEMA,
+        "spec": codec.encode(detector.spec),
+        "classes": list(classes),
+        "training": codec.encode(training),
     }
-    if training is not None:
-        metadata["training"] = json.dumps(codec.encode(training))
-    content = safetensors.torch.save(state, metadata)
+    # one key: safetensors writes several in any order, and the same weights give the same file
+    content = safetensors.torch.save(state, {KEY: json.dumps(description)})
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,12 +86,14 @@ def read(path: Path) -> Saved:
     Raises:
         CheckpointError: not there, truncated, or not a checkpoint of this project.
     """
-    metadata = _read_metadata(path)
+    text = _read_description(path)
     try:
-        spec = codec.decode(VariantSpec, json.loads(metadata["spec"]), "spec")
-        classes = tuple(str(name) for name in json.loads(metadata["classes"]))
-        text = metadata.get("training")
-        training = codec.decode(Training, json.loads(text), "training") if text else None
+        description = json.loads(text)
+        _check_schema(path, description["schema"])
+        spec = codec.decode(VariantSpec, description["spec"], "spec")
+        classes = tuple(str(name) for name in description["classes"])
+        training = description["training"]
+        training = training and codec.decode(Training, training, "training")
         state = safetensors.torch.load_file(path)
     except (UsageError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"checkpoint '{path}': its description is damaged: {error}") from None
@@ -101,8 +102,15 @@ def read(path: Path) -> Saved:
     return Saved(spec, classes, training, state)
 
 
-def _read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of the header, after checking that the file is whole."""
+def _check_schema(path: Path, schema: Any) -> None:
+    if schema != SCHEMA:
+        raise CheckpointError(
+            f"checkpoint '{path}' has schema {schema}; this version reads schema {SCHEMA}"
+        )
+
+
+def _read_description(path: Path) -> str:
+    """The description in the header, after checking that the file is whole."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -119,16 +127,12 @@ def _read_metadata(path: Path) -> dict[str, str]:
     if header is None or size < 8 + length + _end(header):
         raise CheckpointError(f"checkpoint '{path}' is truncated ({size} bytes); get it again")
     metadata = header.get("__metadata__", {})
-    if metadata.get("format") != FORMAT:
+    if KEY not in metadata:
         raise CheckpointError(
             f"'{path}' has tensors but no variant inside; only checkpoints written by "
             "`sepcbench train` are read so far"
         )
-    if metadata.get("schema") != str(SCHEMA):
-        raise CheckpointError(
-            f"checkpoint '{path}' has schema {metadata.get('schema')}; this version reads {SCHEMA}"
-        )
-    return dict(metadata)
+    return str(metadata[KEY])
 
 
 def _check_kind(path: Path, start: bytes, length: int) -> None:

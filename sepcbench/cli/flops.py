@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from sepcbench.cli import options
-from sepcbench.cli.options import Format, Set, Shape
-from sepcbench.cli.rows import chosen_rows, with_rows
+from sepcbench.cli.options import Format, Set
+from sepcbench.cli.rows import Shape, chosen_rows, shape_of, with_rows
 from sepcbench.codec import encode
 from sepcbench.errors import CountError, SepcbenchError
 from sepcbench.report.table import Table
 from sepcbench.specs import CostConvention, VariantSpec
-from sepcbench.units import format_shape, giga, mega, parse_shape
+from sepcbench.units import format_shape, giga, mega
 
 if TYPE_CHECKING:
     from sepcbench.records import Cost
 
-VIEWS = ("part", "module", "op")
+# Digits after the point of single modules and ops, which may be small.
+FINE = 6
 PARTS = ("total", "backbone", "neck", "head", "tower")
 
 CONVENTION_NOTES: dict[str, str] = {
@@ -37,7 +38,7 @@ def flops(
         str | None, typer.Option("--suite", help="Count the rows of a suite, by name or file.")
     ] = None,
     sets: Set = None,
-    shape: Shape = "800x1344",
+    shape: Shape = None,
     by: Annotated[str, typer.Option("--by", help="part, module or op.")] = "part",
     exact: Annotated[
         bool, typer.Option("--exact", help="Trace a real image, not an empty batch.")
@@ -50,13 +51,21 @@ def flops(
     ] = "mac",
     fmt: Format = "table",
 ) -> None:
-    """Count multiply-adds (MAC) and parameters, for one image."""
+    """Count multiply-adds (MAC) and parameters, for one image.
+
+    Example: sepcbench flops retinanet_r50_fpn retinanet_r50_sepc
+    Example: sepcbench flops retinanet_r50_sepc --by module --format md
+    """
     options.check_format(fmt)
-    options.check_choice("view", by, VIEWS)
+    options.check_choice("view", by, VIEW_TABLES)
     options.check_choice("convention", convention, get_args(CostConvention))
-    size = parse_shape(shape)
+    size = shape_of("cost", shape, suite)
     rows = chosen_rows(variants, suite, sets)
-    costs = [_count(row.spec, size, exact, check, convention) for row in rows]
+    costs = []
+    with options.progress_bar("flops") as progress:
+        for done, row in enumerate(rows):
+            progress(done, len(rows), row.name)
+            costs.append(_count(row.spec, size, exact, check, convention))
     tables = VIEW_TABLES[by]([row.name for row in rows], costs)
     options.emit(fmt, tables, with_rows(rows, [encode(cost) for cost in costs]))
 
@@ -121,36 +130,43 @@ def part_tables(names: list[str], costs: list[Cost]) -> list[Table]:
 
 
 def module_tables(names: list[str], costs: list[Cost]) -> list[Table]:
-    """A table per variant: a module per row."""
-    return [_share_table(name, "module", cost, cost.by_module) for name, cost in zip(names, costs)]
+    """One table: a module of a variant per row."""
+    rows = [
+        (name, path, giga(macs, FINE), _share(macs, cost))
+        for name, cost in zip(names, costs)
+        for path, macs in cost.by_module
+    ]
+    headers = ("variant", "module", "GMAC (lower is better)", "share of total")
+    return [Table(_title(costs[0]), headers, tuple(rows), _notes(costs)[:1])]
 
 
 def op_tables(names: list[str], costs: list[Cost]) -> list[Table]:
-    """A table per variant of what adds up to the total, and one of what is outside of it."""
-    tables = []
+    """One table: an op of a variant per row, first those in the total, then the others."""
+    rows = []
     for name, cost in zip(names, costs):
-        tables.append(_share_table(name, "op", cost, cost.by_op))
-        rows = tuple((op, giga(count)) for op, count in cost.other_ops)
-        title = f"{name}: outside the total, {format_shape(cost.shape)}"
-        tables.append(Table(title, ("op", "elements, 10^9"), rows))
-    return tables
-
-
-def _share_table(name: str, what: str, cost: Cost, counts: tuple[tuple[str, int], ...]) -> Table:
-    total = dict(cost.macs)["total"]
-    rows = tuple((item, giga(count), f"{count / total:.2%}") for item, count in counts)
-    headers = (what, "GMAC (lower is better)", "share of total")
-    return Table(
-        f"{name}: {_title(cost)}", headers, (*rows, ("total", giga(total), "")), _notes([cost])
+        rows += [(name, op, giga(n, FINE), "", _share(n, cost)) for op, n in cost.by_op]
+        rows += [(name, op, "", giga(n, FINE), "") for op, n in cost.other_ops]
+    headers = (
+        "variant",
+        "op",
+        "GMAC (lower is better)",
+        "outside the total, 10^9 elements",
+        "share of total",
     )
+    return [Table(_title(costs[0]), headers, tuple(rows), (*_notes(costs)[:1], *_unknown(costs)))]
+
+
+def _share(macs: int, cost: Cost) -> str:
+    return f"{macs / dict(cost.macs)['total']:.2%}"
 
 
 def _notes(costs: list[Cost]) -> tuple[str, ...]:
-    notes = [CONVENTION_NOTES[costs[0].convention], TOWER_NOTE]
-    unknown = sorted({op for cost in costs for op, _ in cost.unsupported_ops})
-    if unknown:
-        notes.append(f"Not counted (no multiply-adds): {', '.join(unknown)}.")
-    return tuple(notes)
+    return (CONVENTION_NOTES[costs[0].convention], TOWER_NOTE, *_unknown(costs))
+
+
+def _unknown(costs: list[Cost]) -> tuple[str, ...]:
+    ops = sorted({op for cost in costs for op, _ in cost.unsupported_ops})
+    return (f"Not counted (no multiply-adds): {', '.join(ops)}.",) if ops else ()
 
 
 VIEW_TABLES = {"part": part_tables, "module": module_tables, "op": op_tables}

@@ -8,13 +8,13 @@ from typing import Annotated, Any, get_args
 import typer
 
 from sepcbench.cli import options
-from sepcbench.cli.options import Device, Format, Set, Shape
-from sepcbench.cli.rows import ChosenRow, chosen_rows, with_rows
+from sepcbench.cli.options import Device, Format, Set
+from sepcbench.cli.rows import ChosenRow, Shape, chosen_rows, shape_of, with_rows
 from sepcbench.codec import encode
 from sepcbench.records import Failure, Latency
 from sepcbench.report.table import Table
 from sepcbench.specs import EngineName, Protocol, Scope
-from sepcbench.units import format_shape, milliseconds, parse_shape
+from sepcbench.units import format_shape, milliseconds
 
 DEFAULTS = Protocol()
 HEADERS = (
@@ -36,7 +36,7 @@ def latency(
     ] = None,
     sets: Set = None,
     device: Device = "cpu",
-    shape: Shape = "800x1344",
+    shape: Shape = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images per call.")] = 1,
     dtype: Annotated[str, typer.Option("--dtype", help="fp32, fp16 or bf16.")] = "fp32",
     scope: Annotated[
@@ -55,13 +55,17 @@ def latency(
     seed: Annotated[int, typer.Option("--seed", help="Of images, weights and order.")] = 0,
     fmt: Format = "table",
 ) -> None:
-    """Time variants in interleaved rounds; ratios are against the first."""
+    """Time variants in interleaved rounds; ratios are against the first.
+
+    Example: sepcbench latency retinanet_r50_fpn retinanet_r50_sepc --device cuda --dtype fp16
+    Example: sepcbench latency retinanet_tiny_fpn retinanet_tiny_sepc --shape 128x128 --scope neck
+    """
     options.check_format(fmt)
     options.check_choice("scope", scope, get_args(Scope))
     options.check_choice("engine", engine, get_args(EngineName))
     settings = {
         "scope": scope,
-        "shape": parse_shape(shape),
+        "shape": shape_of("latency", shape, suite),
         "batch": batch,
         "dtype": options.check_dtype(dtype),
         "device": options.check_device(device),
@@ -150,7 +154,8 @@ def latency_notes(timed: list[Latency]) -> list[str]:
     notes = [
         f"Device: {first.device_name}; engine {first.engine}; {first.samples_per_round} samples "
         f"of each variant per round, in random order; stopped by: {first.stopped}.",
-        "times the first: median of the ratios per round, with its 95 % interval; ~: includes 1.",
+        "times the first: median of the ratios per round, with its 95 % interval; ~: that includes "
+        f"1, or comes from fewer than {MIN_ROUNDS} rounds.",
     ]
     if first.device == "cpu":
         notes.append("Absolute times are of this machine only; compare the ratios.")

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import typer
 
 from sepcbench.cli.options import parse_sets, parse_variants
 from sepcbench.errors import UsageError
 from sepcbench.specs import VariantSpec
+from sepcbench.units import parse_shape
 from sepcbench.variants import override
+
+DEFAULT_SHAPE = "800x1344"
+
+Shape = Annotated[
+    str | None,
+    typer.Option(
+        "--shape",
+        help=f"Input size, HEIGHTxWIDTH in pixels; else the suite's, else {DEFAULT_SHAPE}.",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,18 @@ def _unique(rows: list[ChosenRow]) -> list[ChosenRow]:
             row = ChosenRow(name, replace(row.spec, name=name), row.of_suite)
         unique.append(row)
     return unique
+
+
+def shape_of(
+    measure: Literal["cost", "latency"], shape: str | None, suite: str | None
+) -> tuple[int, int]:
+    """The input shape asked for, else the suite's for this measure, else 800x1344."""
+    if shape is None and suite is not None:
+        from sepcbench import suites
+
+        loaded = suites.load(suite)
+        return loaded.cost_shape if measure == "cost" else loaded.latency_shape
+    return parse_shape(shape or DEFAULT_SHAPE)
 
 
 def with_rows(rows: list[ChosenRow], values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from sepcbench.records import Failure, Latency, Ratio
 from sepcbench.specs import Dtype, EngineName, Protocol, Scope
 from sepcbench.stats import compare
 from sepcbench.stats import summarise as summarise_rounds
+from sepcbench.units import format_shape
 
 DTYPES: dict[Dtype, torch.dtype] = {
     "fp32": torch.float32,
@@ -152,8 +153,14 @@ def check(conditions: Conditions) -> None:
 def _images(conditions: Conditions) -> Tensor:
     """Normal noise (N, 3, H, W), the same for every row, machine and run."""
     generator = torch.Generator().manual_seed(conditions.protocol.seed)
-    images = torch.randn(conditions.batch, 3, *conditions.shape, generator=generator)
-    return images.to(conditions.device, DTYPES[conditions.dtype])
+    try:
+        images = torch.randn(conditions.batch, 3, *conditions.shape, generator=generator)
+        return images.to(conditions.device, DTYPES[conditions.dtype])
+    except RuntimeError as error:
+        raise UsageError(
+            f"{conditions.batch} images of {format_shape(conditions.shape)} do not fit on "
+            f"'{conditions.device}' ({reason(error)}); use a smaller --batch or --shape"
+        ) from None
 
 
 def _prepare(

@@ -7,6 +7,7 @@ random order within every round, share it, and their ratio per round is stable.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -17,6 +18,9 @@ from sepcbench.specs import Protocol
 from sepcbench.stats import spread
 
 Progress = Callable[[int, int, str], None]
+
+# As in "operator(), /build/csrc/ops/deform_conv2d_kernel.cpp:234, "
+_SOURCE_PLACE = re.compile(r"^.*\.(cpp|cu|cuh|h):\d+, ")
 
 # Warming up all rows may take this part of the time limit.
 WARMUP_SHARE = 0.5
@@ -90,8 +94,9 @@ def _attempt(row: Sampled, action: Call) -> None:
 
 
 def reason(error: Exception) -> str:
-    """An exception as one line: its first line of text, or its type."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """An exception as one line: its first line of text, without a source place, or its type."""
+    text = _SOURCE_PLACE.sub("", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 

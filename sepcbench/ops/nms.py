@@ -35,10 +35,21 @@ def batched_nms(
     """
     if boxes.shape[0] == 0:
         return torch.empty(0, dtype=torch.int64, device=boxes.device)
-    if boxes.is_cuda:
-        wide = boxes.double()
-        apart = labels.double() * (wide.max() - wide.min() + 1 + offset)
-        return nms(wide + apart[:, None], scores.double(), threshold, offset)
+    batched = _in_one_call if boxes.is_cuda else _class_by_class
+    return batched(boxes, scores, labels, threshold, offset)
+
+
+def _in_one_call(
+    boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, offset: int
+) -> Tensor:
+    wide = boxes.double()
+    apart = labels.double() * (wide.max() - wide.min() + 1 + offset)
+    return nms(wide + apart[:, None], scores.double(), threshold, offset)
+
+
+def _class_by_class(
+    boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, offset: int
+) -> Tensor:
     kept = torch.zeros_like(labels, dtype=torch.bool)
     for label in labels.unique():
         members = (labels == label).nonzero().squeeze(1)

@@ -64,11 +64,16 @@ def test_ratio_to_itself_is_one_and_unresolved():
 
 
 def test_ratio_of_known_samples():
-    reference = [[1.0, 1.0], [2.0, 2.0], [4.0, 4.0]]
+    reference = [[1.0, 1.0], [2.0, 2.0], [4.0, 4.0]] * 2
     double = [[2 * x for x in taken] for taken in reference]
     found = compare(double, reference)
     assert (found.median, found.ci95, found.p20) == (2, (2, 2), 2)
     assert found.resolved
+
+
+@pytest.mark.parametrize(("rounds", "resolved"), [(1, False), (5, False), (6, True)])
+def test_few_rounds_resolve_nothing(rounds, resolved):
+    assert compare([[2.0]] * rounds, [[1.0]] * rounds).resolved == resolved
 
 
 def test_rounds_of_unequal_length_are_compared():

@@ -77,7 +77,7 @@ def test_missing_folders_have_their_line(tmp_path: Path) -> None:
         open_data(tmp_path)
     with pytest.raises(DataError, match="no data set given"):
         open_data(None)
-    with pytest.raises(DataError, match="image folder .* is not there"):
+    with pytest.raises(DataError, match=r"image folder .* is not there"):
         open_data(None, annotations=coco_sets.write(tmp_path), images=tmp_path / "nowhere")
 
 
@@ -88,7 +88,7 @@ def test_explicit_annotations_and_images(tmp_path: Path) -> None:
     check_images(data)
     without = open_data(None, annotations=path)
     assert without.image_folder is None
-    with pytest.raises(DataError, match="no image folder found.*--images"):
+    with pytest.raises(DataError, match=r"no image folder found.*--images"):
         check_images(without)
 
 

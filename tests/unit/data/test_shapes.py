@@ -118,7 +118,7 @@ def test_a_set_is_replaced_whole_and_other_sets_are_left_alone(tmp_path: Path) -
     del content["info"]
     path.write_text(json.dumps(content))
     before = _files(tmp_path)
-    with pytest.raises(DataError, match="was not made by .* choose another folder"):
+    with pytest.raises(DataError, match=r"was not made by .* choose another folder"):
         generate(tmp_path, images=2, val_images=2, seed=0, size=(64, 64))
     assert _files(tmp_path) == before
 

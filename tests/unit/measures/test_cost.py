@@ -90,7 +90,7 @@ def test_three_routes_agree_with_overrides(overrides):
 
 
 @pytest.mark.parametrize("deform", ["lite", "full"])
-@pytest.mark.parametrize("start", [0, 1, 4, 5])
+@pytest.mark.parametrize("start", [0, 2, 5])
 def test_three_routes_agree_wherever_deformation_starts(deform, start):
     overrides = {"deform": deform, "deform_from": start}
     detector = blank(variant("retinanet_tiny_sepc", overrides))

@@ -203,6 +203,7 @@ def test_ctrl_c_passes_through():
         ({"scope": "necks"}, "did you mean 'neck'"),
         ({"dtype": "fp61"}, "did you mean 'fp16'"),
         ({"batch": 0}, "at least 1 image"),
+        ({"batch": 10**12}, "do not fit on 'cpu'.*smaller --batch"),
     ],
 )
 def test_bad_conditions(changes, match):

@@ -224,6 +224,8 @@ def test_ctrl_c_passes_through():
 def test_reason_is_one_line():
     assert reason(RuntimeError("\n  first\nsecond")) == "RuntimeError: first"
     assert reason(ValueError()) == "ValueError"
+    placed = RuntimeError("operator(), /build/ops/kernel.cpp:234, no kernel for 'BFloat16'")
+    assert reason(placed) == "RuntimeError: no kernel for 'BFloat16'"
 
 
 def test_progress_counts_rounds():

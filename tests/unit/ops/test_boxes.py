@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sepcbench.ops.anchors import cell_anchors, grid_anchors, grid_step, octave_sizes
 from sepcbench.ops.boxes import clip, decode, encode, iou
-from sepcbench.ops.nms import batched_nms, nms
+from sepcbench.ops.nms import _class_by_class, _in_one_call, batched_nms, nms
 from sepcbench.specs import CONVENTIONS, NATIVE
 
 STDS = (0.1, 0.1, 0.2, 0.2)
@@ -85,6 +85,14 @@ def test_batched_nms_treats_every_class_by_itself() -> None:
         alone = members[nms(boxes[members], scores[members], 0.4)]
         assert torch.equal(alone, kept[labels[kept] == label])
     assert len(batched_nms(boxes[:0], scores[:0], labels[:0], 0.4)) == 0
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_the_route_of_a_gpu_keeps_the_same_boxes(offset: int) -> None:
+    boxes, scores = random_boxes(300, side=90) - 20, torch.rand(300)
+    labels = torch.arange(300) % 7
+    one = _in_one_call(boxes, scores, labels, 0.4, offset)
+    assert torch.equal(one, _class_by_class(boxes, scores, labels, 0.4, offset))
 
 
 def test_anchors_have_their_areas_and_ratios() -> None:

@@ -53,7 +53,9 @@ def test_integrated_is_one_batch_norm_over_all_cells() -> None:
     old = norm.running_mean.clone(), norm.running_var.clone()
     for x, y in zip(levels, norm(levels)):
         scaled = (x - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
-        torch.testing.assert_close(y, scaled * norm.weight[:, None, None] + norm.bias[:, None, None])
+        torch.testing.assert_close(
+            y, scaled * norm.weight[:, None, None] + norm.bias[:, None, None]
+        )
     torch.testing.assert_close(norm.running_mean, 0.9 * old[0] + 0.1 * mean)
     torch.testing.assert_close(norm.running_var, 0.9 * old[1] + 0.1 * cells.var(dim=1))
     assert int(norm.num_batches_tracked) == 1
