@@ -150,6 +150,8 @@ def ratio_cell(record: Latency) -> str:
 
 def latency_notes(timed: list[Latency]) -> list[str]:
     """What the times hold for, and what is to be doubted."""
+    from sepcbench.stats import MIN_ROUNDS
+
     first = timed[0]
     notes = [
         f"Device: {first.device_name}; engine {first.engine}; {first.samples_per_round} samples "

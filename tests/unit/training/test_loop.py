@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sepcbench.checkpoints import native
+from sepcbench.data.coco import CocoData, open_data
+from sepcbench.data.shapes import generate
+from sepcbench.errors import DataError, TrainingError, UsageError
+from sepcbench.measures.accuracy import detect_all
+from sepcbench.measures.scoring import score
+from sepcbench.specs import Recipe
+from sepcbench.training import loop
+from sepcbench.variants import variant
+
+SPEC = variant("retinanet_tiny_pconv_ibn", {"short_side": 64, "long_side": 64})
+RECIPE = Recipe(iterations=6, batch=4, warmup_iterations=2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> CocoData:
+    folder = tmp_path_factory.mktemp("shapes")
+    generate(folder, images=10, val_images=1, seed=0, size=(64, 64))
+    return open_data(folder, "train")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Interrupt:
+    """A progress display that is interrupted after some iterations."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def __call__(self, done: int, total: int, label: str) -> None:
+        if done == self.after:
+            raise KeyboardInterrupt
+
+
+def _state(detector: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in detector.state_dict().items()}
+
+
+def _equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", ["fpn", "sepc"])
+def test_the_seed_decides_every_loss_and_weight(data: CocoData, name: str) -> None:
+    spec = variant(f"retinanet_tiny_{name}", {"short_side": 64, "long_side": 64})
+    recipe = replace(RECIPE, iterations=3)
+    one, first = loop.train(spec, data, recipe)
+    torch.rand(3)  # the state of the global generator has no say
+    two, second = loop.train(spec, data, recipe)
+    assert first == second
+    assert _equal(_state(one), _state(two))
+    _, other = loop.train(spec, data, replace(recipe, seed=1))
+    assert other.losses != first.losses
+
+
+def test_the_global_generator_is_left_alone(data: CocoData) -> None:
+    torch.manual_seed(5)
+    wanted = torch.rand(1)
+    torch.manual_seed(5)
+    loop.train(SPEC, data, replace(RECIPE, iterations=1))
+    assert torch.equal(torch.rand(1), wanted)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_resuming_gives_the_same_losses_bit_for_bit(
+    data: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: Any
+) -> None:
+    recipe = replace(RECIPE, optimizer=optimizer, learning_rate=1e-3)
+    whole, wanted = loop.train(SPEC, data, recipe)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 2)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(SPEC, data, recipe, out=tmp_path, progress=Interrupt(5), save=native.save)
+    assert native.read(tmp_path / "last.safetensors").training is not None
+    resumed, record = loop.train(SPEC, data, recipe, out=tmp_path, resume=True, save=native.save)
+    assert record == wanted
+    assert len(record.losses) == 6
+    assert _equal(_state(whole), _state(resumed))
+    loaded, _ = native.load(tmp_path / "last.safetensors")
+    assert _equal(_state(whole), _state(loaded))
+
+
+def test_a_finished_run_can_be_prolonged(data: CocoData, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, decay_at=())
+    _, wanted = loop.train(SPEC, data, recipe)
+    loop.train(SPEC, data, replace(recipe, iterations=2), out=tmp_path)
+    _, same = loop.train(SPEC, data, replace(recipe, iterations=2), out=tmp_path, resume=True)
+    assert same.losses == wanted.losses[:2]
+    _, longer = loop.train(SPEC, data, recipe, out=tmp_path, resume=True)
+    assert longer == wanted
+
+
+def test_what_cannot_be_resumed_has_its_line(data: CocoData, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nothing to resume: there is no state\.pt"):
+        loop.train(SPEC, data, RECIPE, out=tmp_path, resume=True)
+    recipe = replace(RECIPE, iterations=1)
+    loop.train(SPEC, data, recipe, out=tmp_path)
+    with pytest.raises(UsageError, match="its recipe is not the one asked for"):
+        loop.train(SPEC, data, replace(recipe, batch=2), out=tmp_path, resume=True)
+    with pytest.raises(UsageError, match="its variant is not the one asked for"):
+        loop.train(variant("retinanet_tiny_fpn"), data, recipe, out=tmp_path, resume=True)
+    with pytest.raises(UsageError, match="its data is not the one asked for"):
+        loop.train(SPEC, data.first(5), recipe, out=tmp_path, resume=True)
+    content = (tmp_path / "state.pt").read_bytes()
+    for damaged in (content[: len(content) // 2], b"", b"text"):
+        (tmp_path / "state.pt").write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"state\.pt' is damaged"):
+            loop.train(SPEC, data, recipe, out=tmp_path, resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
+    data: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAVE_EVERY", 2)
+    real = loop.loss
+    calls = []
+
+    def broken(*args: Any) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        losses = real(*args)
+        return {k: v * float("nan") for k, v in losses.items()} if len(calls) == 4 else losses
+
+    monkeypatch.setattr(loop, "loss", broken)
+    with pytest.raises(TrainingError, match="not finite at iteration 4 .*lower learning rate"):
+        loop.train(SPEC, data, RECIPE, out=tmp_path, save=native.save)
+    saved = native.read(tmp_path / "last.safetensors")
+    assert saved.training is not None
+    assert saved.training.iterations == 2
+    assert all(value.isfinite().all() for value in saved.state.values())
+
+
+def test_a_rate_far_too_high_ends_in_one_line(data: CocoData) -> None:
+    recipe = replace(RECIPE, optimizer="sgd", learning_rate=1e12, warmup_factor=1.0, clip_norm=0.0)
+    with pytest.raises(TrainingError, match="not finite"):
+        loop.train(SPEC, data, recipe)
+
+
+def test_data_and_folder_are_checked_before_anything_is_computed(
+    data: CocoData, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="10 of 10 images are missing"):
+        loop.train(SPEC, replace(data, image_folder=tmp_path), RECIPE)
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match="output folder .* cannot be written"):
+        loop.train(SPEC, data, RECIPE, out=tmp_path / "file")
+
+
+def test_images_without_objects_alone_can_be_trained_on(data: CocoData) -> None:
+    bare = replace(data, boxes=())
+    _, record = loop.train(SPEC, bare, replace(RECIPE, iterations=2))
+    assert len(record.losses) == 2
+
+
+def test_long_runs_keep_few_losses_and_the_last(
+    data: CocoData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_KEPT_LOSSES", 3)
+    _, record = loop.train(SPEC, data, replace(RECIPE, batch=1))
+    assert [iteration for iteration, _ in record.losses] == [1, 3, 5, 6]
+
+
+def test_the_number_of_classes_is_that_of_the_set(data: CocoData) -> None:
+    spec = replace(SPEC, num_classes=80)
+    detector, record = loop.train(spec, data, replace(RECIPE, iterations=1))
+    assert detector.spec.num_classes == 3
+    assert not detector.training
+    assert (record.variant, record.images, record.batch) == (SPEC.name, 10, 4)
+
+
+def test_training_learns_the_generated_set(tmp_path: Path) -> None:
+    """A short training on few and large shapes: AP50 above 0.5 on the images it has seen."""
+    generate(tmp_path, images=24, val_images=1, seed=0, size=(96, 96))
+    data = open_data(tmp_path, "train")
+    recipe = Recipe(iterations=120, batch=8)
+    detector, record = loop.train(variant("retinanet_tiny_fpn"), data, recipe)
+    losses = [value for _, value in record.losses]
+    assert sum(losses[-5:]) < 0.4 * sum(losses[:5])
+    result = score(data, detect_all(detector, data, data.classes), variant="x")
+    assert result.ap50 is not None
+    assert result.ap50 > 0.5
