@@ -10,10 +10,10 @@ demo: $(STAMP)
 	$(BIN)/sepcbench run quick
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-all: $(STAMP) lint
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not gpu"
 
 lint: $(STAMP)
 	$(BIN)/ruff check sepcbench tests

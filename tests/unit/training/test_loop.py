@@ -136,7 +136,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
         return {k: v * float("nan") for k, v in losses.items()} if len(calls) == 4 else losses
 
     monkeypatch.setattr(loop, "loss", broken)
-    with pytest.raises(TrainingError, match="not finite at iteration 4 .*lower learning rate"):
+    with pytest.raises(TrainingError, match=r"not finite at iteration 4 .*lower learning rate"):
         loop.train(SPEC, data, RECIPE, out=tmp_path, save=native.save)
     saved = native.read(tmp_path / "last.safetensors")
     assert saved.training is not None
@@ -156,7 +156,7 @@ def test_data_and_folder_are_checked_before_anything_is_computed(
     with pytest.raises(DataError, match="10 of 10 images are missing"):
         loop.train(SPEC, replace(data, image_folder=tmp_path), RECIPE)
     (tmp_path / "file").touch()
-    with pytest.raises(TrainingError, match="output folder .* cannot be written"):
+    with pytest.raises(TrainingError, match=r"output folder .* cannot be written"):
         loop.train(SPEC, data, RECIPE, out=tmp_path / "file")
 
 

@@ -1,0 +1,11 @@
+"""One thread per test process: the suite runs in parallel processes, which would fight over cores."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config):
+    import torch
+
+    torch.set_num_threads(1)
