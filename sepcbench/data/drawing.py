@@ -17,11 +17,11 @@ CATEGORY_IDS: tuple[int, ...] = (1, 3, 7)
 # sizes as fractions of the image's short side: 5 to 113 pixels at 128
 SMALLEST, LARGEST = 0.04, 0.88
 # 1 spreads the sizes evenly over the octaves; below 1 the large ones come more often
-SIZE_SKEW = 0.5
+SIZE_SKEW = 0.35
 EMPTY_SHARE, CROWD_SHARE = 0.08, 0.1
 MOST_OBJECTS = 4
 # share of the shapes that have the hue of their class; the others have any hue
-TRUE_HUE_SHARE = 0.85
+TRUE_HUE_SHARE = 0.92
 # a shape may not hide more than this share of another one
 MOST_HIDDEN = 0.5
 _SUPERSAMPLING = 4
