@@ -8,6 +8,7 @@ from typing import Any
 
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck
 
 from sepcbench.specs import ResNetSpec, TinySpec
 
@@ -26,6 +27,11 @@ class ResNet(nn.Module):
         self.layer1, self.layer2 = net.layer1, net.layer2
         self.layer3, self.layer4 = net.layer3, net.layer4
         self.spec = spec
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = spec.bn_eps
+            if isinstance(module, Bottleneck) and spec.stride_in == "1x1":
+                module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
         widest = net.fc.in_features
         self.channels = (widest // 8, widest // 4, widest // 2, widest)
         for module in self._frozen():

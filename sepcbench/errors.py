@@ -45,6 +45,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+def require(ok: bool, message: str) -> None:
+    """Raise `UsageError` with this message unless `ok`."""
+    if not ok:
+        raise UsageError(message)
+
+
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UsageError:
     """Build the error for a name that is in no table.
 

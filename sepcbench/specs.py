@@ -6,10 +6,13 @@ say *how* to build it. Every spec writes itself as JSON and back (`sepcbench.cod
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from sepcbench.errors import UsageError
+from sepcbench.conventions import CONVENTIONS as CONVENTIONS
+from sepcbench.conventions import NATIVE as NATIVE
+from sepcbench.conventions import Conventions as Conventions
+from sepcbench.errors import require
 
 Norm = Literal["none", "single", "independent", "integrated", "gn", "frozen"]
 Dtype = Literal["fp32", "fp16", "bf16"]
@@ -19,29 +22,29 @@ CostConvention = Literal["mac", "mmdet", "paper"]
 EngineName = Literal["eager"]
 
 
-def _require(ok: bool, message: str) -> None:
-    if not ok:
-        raise UsageError(message)
-
-
 # --- backbones -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ResNetSpec:
-    """ResNet C2..C5 (strides 4, 8, 16, 32), torchvision's layers, stride in the 3x3 conv.
+    """ResNet C2..C5 (strides 4, 8, 16, 32), torchvision's layers.
 
     `frozen_stages=1` freezes the stem and the first stage; BN is in eval mode while training
-    ("eval") or trains too ("train"), as the detection papers' recipe says.
+    ("eval") or trains too ("train"), as the detection papers' recipe says. `bn_eps` is 0 in
+    torchvision's published RetinaNet. A bottleneck that halves its maps has the stride in its 3x3
+    conv, or in its first 1x1 conv ("1x1": the original Caffe weights, detectron2).
     """
 
     TYPE: ClassVar[str] = "resnet"
     depth: Literal[18, 34, 50, 101, 152] = 50
     frozen_stages: int = 1
     bn: Literal["eval", "train"] = "eval"
+    bn_eps: float = 1e-5
+    stride_in: Literal["3x3", "1x1"] = "3x3"
 
     def __post_init__(self) -> None:
-        _require(-1 <= self.frozen_stages <= 4, "frozen_stages is -1 (nothing) to 4 (all)")
+        require(-1 <= self.frozen_stages <= 4, "frozen_stages is -1 (nothing) to 4 (all)")
+        require(self.bn_eps >= 0, "bn_eps is 0 or more")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class TinySpec:
     channels: tuple[int, int, int, int] = (24, 48, 96, 128)
 
     def __post_init__(self) -> None:
-        _require(min(self.channels) >= 8, "channels of the tiny backbone are at least 8 each")
+        require(min(self.channels) >= 8, "channels of the tiny backbone are at least 8 each")
 
 
 BackboneSpec = ResNetSpec | TinySpec
@@ -64,9 +67,9 @@ ExtraLevels = Literal["pool", "conv_c5", "conv_p5"]
 
 
 def _check_levels(first_level: int, last_level: int, channels: int) -> None:
-    _require(first_level in (2, 3), "first_level is 2 or 3 (P2 or P3)")
-    _require(5 <= last_level <= 8, "last_level is 5 to 8 (P5 to P8)")
-    _require(channels >= 1, "channels is at least 1")
+    require(first_level in (2, 3), "first_level is 2 or 3 (P2 or P3)")
+    require(5 <= last_level <= 8, "last_level is 5 to 8 (P5 to P8)")
+    require(channels >= 1, "channels is at least 1")
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class FpnSpec:
 
     def __post_init__(self) -> None:
         _check_levels(self.first_level, self.last_level, self.channels)
-        _require(self.top_down or self.lateral, "without top_down, lateral must stay on")
+        require(self.top_down or self.lateral, "without top_down, lateral must stay on")
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,8 @@ class PconvSpec:
     extra_padding: Literal[0, 1] = 1
 
     def __post_init__(self) -> None:
-        _require(self.depth >= 1, "depth is at least 1 PConv")
-        _require(self.channels >= 1, "channels is at least 1")
+        require(self.depth >= 1, "depth is at least 1 PConv")
+        require(self.channels >= 1, "channels is at least 1")
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,8 @@ class SepcSpec:
     extra_padding: Literal[0, 1] = 1
 
     def __post_init__(self) -> None:
-        _require(self.depth >= 1, "depth is at least 1 PConv")
-        _require(self.deform_from >= 0, "deform_from is a level index, 0 for the finest")
+        require(self.depth >= 1, "depth is at least 1 PConv")
+        require(self.deform_from >= 0, "deform_from is a level index, 0 for the finest")
 
 
 NeckSpec = FpnSpec | PafpnSpec | PconvSpec | SepcSpec
@@ -166,133 +169,81 @@ NeckSpec = FpnSpec | PafpnSpec | PconvSpec | SepcSpec
 
 
 @dataclass(frozen=True)
-class RetinaSpec:
-    """RetinaNet's head (arXiv 1708.02002): `depth` convs per branch, then the predictions.
+class TowerHeadSpec:
+    """What the heads over anchors share: `depth` convs per branch, then the predictions.
 
-    `depth=0` leaves the convs to the neck, as PConv and SEPC do. Anchors have
-    `scales_per_octave` sizes of `base_scale` strides in every one of `ratios` (height/width).
-    `smooth_l1_beta=0` is plain L1.
+    `depth=0` leaves the convs to the neck, as PConv and SEPC do; `tower_bias=False` leaves their
+    bias to the norm. Anchors have `scales_per_octave` sizes of `base_scale` strides in every one
+    of `ratios` (height/width). `prior` is the score that training starts from.
     """
 
-    TYPE: ClassVar[str] = "retina"
     depth: int = 4
     channels: int = 256
     norm: Norm = "none"
     groups: int = 32
+    tower_bias: bool = True
     base_scale: float = 4.0
     scales_per_octave: int = 3
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    box_stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    prior: float = 0.01
+
+    def __post_init__(self) -> None:
+        require(self.depth >= 0, "depth is 0 (no convs) or more")
+        require(bool(self.ratios), "ratios needs at least one value")
+        require(self.scales_per_octave >= 1, "scales_per_octave is at least 1")
+        require(0 < self.prior < 1, "prior is a probability between 0 and 1")
+
+
+BoxStds = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class RetinaSpec(TowerHeadSpec):
+    """RetinaNet's head (arXiv 1708.02002).
+
+    `box_stds` are what box deltas are divided by. `smooth_l1_beta=0` is plain L1.
+    """
+
+    TYPE: ClassVar[str] = "retina"
+    box_stds: BoxStds = (1.0, 1.0, 1.0, 1.0)
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     smooth_l1_beta: float = 0.11
     positive_iou: float = 0.5
     negative_iou: float = 0.4
-    prior: float = 0.01
-
-    def __post_init__(self) -> None:
-        _require(self.depth >= 0, "depth is 0 (no convs) or more")
-        _require(bool(self.ratios), "ratios needs at least one value")
-        _require(self.scales_per_octave >= 1, "scales_per_octave is at least 1")
-        _require(0 < self.prior < 1, "prior is a probability between 0 and 1")
-
-
-HeadSpec = RetinaSpec
-
-
-# --- conventions ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Conventions:
-    """How boxes, anchors, selection, resizing and padding are done: what changes AP silently.
+class FreeAnchorSpec(TowerHeadSpec):
+    """FreeAnchor's head (arXiv 1909.02466): RetinaNet's but for the scale of the box deltas.
 
-    One code path reads these fields; the named sets are in `CONVENTIONS`. Sources: the running
-    code of mmdetection 1.1 and 2.25, torchvision and detectron2.
+    Parameters have RetinaNet's names and shapes, so that weights do not tell the two apart.
     """
 
-    name: str = "native"
-    # anchors: centre of the cell at 0 or at (base - 1) / 2; corners as they are or rounded half
-    # to even; sizes exact or truncated to integers; grid step configured or image // map size
-    anchor_centre: Literal["zero", "pixel"] = "zero"
-    anchor_rounding: Literal["none", "corners"] = "none"
-    anchor_sizes: Literal["exact", "truncated"] = "exact"
-    anchor_step: Literal["stride", "image"] = "stride"
-    # boxes: width is x2 - x1 + box_offset; decoded corners move inwards by corner_shift
-    box_offset: Literal[0, 1] = 0
-    corner_shift: float = 0.0
-    delta_clamp: Literal["both", "upper"] = "both"
-    clip_inset: Literal[0, 1] = 0
-    # candidates of one level: the best anchors by their best class, or the best (anchor, class)
-    candidates: Literal["anchors", "pairs"] = "pairs"
-    candidates_per_level: int = 1000
-    score_threshold: float = 0.05
-    nms_iou: float = 0.5
-    nms_offset: Literal[0, 1] = 0
-    max_detections: int = 100
-    always_sorted: bool = True
-    rescale: Literal["before_nms", "after_nms"] = "before_nms"
-    # image: short side to short_side unless the long side would pass long_side
-    short_side: int = 800
-    long_side: int = 1333
-    resize_rounding: Literal["round", "floor"] = "round"
-    scale_factors: Literal["single", "per_axis"] = "per_axis"
-    interpolation: Literal["uint8", "float"] = "uint8"
-    channels: Literal["rgb", "bgr"] = "rgb"
-    value_range: Literal["255", "1"] = "255"
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    pad_divisor: int = 32
-    export_offset: Literal[0, 1] = 0
+    TYPE: ClassVar[str] = "free_anchor"
+    box_stds: BoxStds = (0.1, 0.1, 0.2, 0.2)
+
+
+@dataclass(frozen=True)
+class FsafSpec(TowerHeadSpec):
+    """FSAF's anchor-free branch (arXiv 1903.00621), alone: one square of a stride per cell.
+
+    The box output passes a ReLU: the distances from the centre of the square to the sides of the
+    object, in multiples of the square's sides (`Conventions.side_unit` of them).
+    """
+
+    TYPE: ClassVar[str] = "fsaf"
+    base_scale: float = 1.0
+    scales_per_octave: int = 1
+    ratios: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        _require(self.short_side >= 1 and self.long_side >= 1, "image sides are at least 1 pixel")
-        _require(self.pad_divisor >= 1, "pad_divisor is at least 1")
-        _require(self.max_detections >= 1, "max_detections is at least 1")
+        super().__post_init__()
+        one = self.scales_per_octave == len(self.ratios) == 1
+        require(one, "head 'fsaf' has one anchor per cell: one ratio and scales_per_octave 1")
 
 
-NATIVE = Conventions()
-CONVENTIONS: dict[str, Conventions] = {
-    "native": NATIVE,
-    "mmdet1": replace(
-        NATIVE,
-        name="mmdet1",
-        anchor_centre="pixel",
-        anchor_rounding="corners",
-        box_offset=1,
-        corner_shift=0.5,
-        clip_inset=1,
-        candidates="anchors",
-        nms_offset=1,
-        always_sorted=False,
-        scale_factors="single",
-        export_offset=1,
-    ),
-    "mmdet2": replace(NATIVE, name="mmdet2"),
-    "torchvision": replace(
-        NATIVE,
-        name="torchvision",
-        anchor_rounding="corners",
-        anchor_sizes="truncated",
-        anchor_step="image",
-        delta_clamp="upper",
-        max_detections=300,
-        rescale="after_nms",
-        resize_rounding="floor",
-        interpolation="float",
-        value_range="1",
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-    ),
-    "detectron2": replace(
-        NATIVE,
-        name="detectron2",
-        delta_clamp="upper",
-        channels="bgr",
-        mean=(103.53, 116.28, 123.675),
-        std=(1.0, 1.0, 1.0),
-    ),
-}
+HeadSpec = RetinaSpec | FreeAnchorSpec | FsafSpec
 
 
 # --- variants, recipes, protocols ----------------------------------------------------------
@@ -310,8 +261,8 @@ class VariantSpec:
     conventions: Conventions = NATIVE
 
     def __post_init__(self) -> None:
-        _require(bool(self.necks), f"variant '{self.name}' has no neck")
-        _require(self.num_classes >= 1, "num_classes is at least 1")
+        require(bool(self.necks), f"variant '{self.name}' has no neck")
+        require(self.num_classes >= 1, "num_classes is at least 1")
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -340,7 +291,7 @@ class Recipe:
     learning_rate: float = 2e-3
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    batch: int = 16
+    batch: int = 8
     iterations: int = 300
     warmup_iterations: int = 30
     warmup_factor: float = 1 / 3
@@ -351,10 +302,10 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.iterations >= 1, "iterations is at least 1")
-        _require(self.batch >= 1, "batch is at least 1")
-        _require(self.learning_rate > 0, "learning_rate is above 0")
-        _require(all(0 < at <= 1 for at in self.decay_at), "decay_at are fractions of the run")
+        require(self.iterations >= 1, "iterations is at least 1")
+        require(self.batch >= 1, "batch is at least 1")
+        require(self.learning_rate > 0, "learning_rate is above 0")
+        require(all(0 < at <= 1 for at in self.decay_at), "decay_at are fractions of the run")
 
 
 @dataclass(frozen=True)
@@ -379,11 +330,11 @@ class Protocol:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.rounds >= 1, "rounds is at least 1")
-        _require(self.samples_per_round >= 1, "samples_per_round is at least 1")
-        _require(self.max_seconds > 0, "max_seconds is above 0")
+        require(self.rounds >= 1, "rounds is at least 1")
+        require(self.samples_per_round >= 1, "samples_per_round is at least 1")
+        require(self.max_seconds > 0, "max_seconds is above 0")
 
 
 BACKBONE_TYPES: dict[str, type] = {cls.TYPE: cls for cls in (ResNetSpec, TinySpec)}
 NECK_TYPES: dict[str, type] = {cls.TYPE: cls for cls in (FpnSpec, PafpnSpec, PconvSpec, SepcSpec)}
-HEAD_TYPES: dict[str, type] = {cls.TYPE: cls for cls in (RetinaSpec,)}
+HEAD_TYPES: dict[str, type] = {cls.TYPE: cls for cls in (RetinaSpec, FreeAnchorSpec, FsafSpec)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,11 @@ from sepcbench.specs import (
     NATIVE,
     NECK_TYPES,
     BackboneSpec,
+    Conventions,
     FpnSpec,
+    FreeAnchorSpec,
+    FsafSpec,
+    HeadSpec,
     NeckSpec,
     PafpnSpec,
     PconvSpec,
@@ -48,34 +53,73 @@ _NECKS: dict[str, tuple[NeckSpec, ...]] = {
     "sepc": (FpnSpec(), SepcSpec(deform="full")),
 }
 
+# The head of each detector, given the number of convs in its towers, and the backbones it is
+# named with.
+_HEADS: dict[str, tuple[Callable[[int], HeadSpec], tuple[str, ...]]] = {
+    "retinanet": (lambda depth: RetinaSpec(depth=depth), tuple(_BACKBONES)),
+    "freeanchor": (lambda depth: FreeAnchorSpec(depth=depth), ("r50", "r101", "tiny")),
+    "fsaf": (lambda depth: FsafSpec(depth=depth), ("r50", "r101", "tiny")),
+}
+
+# torchvision's models, whose labels are COCO's category ids with 0 for the background
+_OTHERS: tuple[VariantSpec, ...] = (
+    VariantSpec(
+        "torchvision_retinanet_r50",
+        ResNetSpec(bn_eps=0.0),
+        (FpnSpec(extra="conv_p5", relu_between=True),),
+        RetinaSpec(smooth_l1_beta=0.0),
+        num_classes=91,
+        conventions=CONVENTIONS["torchvision"],
+    ),
+    VariantSpec(
+        "torchvision_retinanet_r50_v2",
+        ResNetSpec(bn="train"),
+        (FpnSpec(extra="conv_c5", relu_between=True),),
+        RetinaSpec(norm="gn", tower_bias=False, smooth_l1_beta=0.0),
+        num_classes=91,
+        conventions=CONVENTIONS["torchvision"],
+    ),
+)
+
 _TINY_CHANNELS = 32
 _TINY_CONVENTIONS = replace(NATIVE, short_side=128, long_side=128)
 
 
-def _retinanet(backbone: str, neck: str) -> VariantSpec:
-    necks = _NECKS[neck]
-    head = RetinaSpec(depth=0 if len(necks) > 1 else 4)
-    spec = VariantSpec(f"retinanet_{backbone}_{neck}", _BACKBONES[backbone], necks, head)
+def _detector(head: str, backbone: str, neck: str) -> VariantSpec:
+    necks, make = _NECKS[neck], _HEADS[head][0]
+    name = f"{head}_{backbone}_{neck}"
+    spec = VariantSpec(name, _BACKBONES[backbone], necks, make(0 if len(necks) > 1 else 4))
     return _shrink(spec) if backbone == "tiny" else spec
 
 
 def _shrink(spec: VariantSpec) -> VariantSpec:
-    """The same detector in 32 channels, for 128-pixel images of the generated set."""
+    """The same detector in 32 channels, towers half as deep, for 128-pixel generated images."""
     necks = tuple(_shrink_neck(neck) for neck in spec.necks)
-    head = replace(spec.head, channels=_TINY_CHANNELS, groups=8)
+    depth = spec.head.depth // 2
+    head = replace(spec.head, channels=_TINY_CHANNELS, groups=8, depth=depth)
     return replace(spec, necks=necks, head=head, num_classes=3, conventions=_TINY_CONVENTIONS)
 
 
 def _shrink_neck(neck: NeckSpec) -> NeckSpec:
     changes: dict[str, Any] = {"channels": _TINY_CHANNELS}
-    if "groups" in fields_of(type(neck)):
+    if isinstance(neck, (PconvSpec, SepcSpec)):
+        changes |= {"groups": 8, "depth": neck.depth // 2}
+    elif isinstance(neck, FpnSpec):
         changes["groups"] = 8
     return replace(neck, **changes)
 
 
 VARIANTS: dict[str, VariantSpec] = {
     spec.name: spec
-    for spec in (_retinanet(backbone, neck) for backbone in _BACKBONES for neck in _NECKS)
+    for spec in (
+        *(
+            _detector(head, backbone, neck)
+            for head, (_, backbones) in _HEADS.items()
+            for backbone in backbones
+            for neck in _NECKS
+        ),
+        *_OTHERS,
+    )
 }
 
 
@@ -110,14 +154,28 @@ def override(spec: VariantSpec, path: str, value: Any) -> VariantSpec:
     if path == "conventions" and isinstance(value, str):
         if value not in CONVENTIONS:
             raise unknown("conventions", value, CONVENTIONS)
-        named = CONVENTIONS[value]
-        old = spec.conventions
-        named = replace(named, short_side=old.short_side, long_side=old.long_side)
-        return replace(spec, conventions=named)
+        return replace(spec, conventions=conventions_for(spec, value))
     keys = path.split(".")
     if len(keys) == 1 and keys[0] not in fields_of(VariantSpec):
         keys = _find(spec, keys[0])
     return _set(spec, keys, value, path)  # type: ignore[no-any-return]
+
+
+def conventions_for(spec: VariantSpec, name: str) -> Conventions:
+    """The named conventions as the published code uses them for this detector.
+
+    The image size stays the variant's. The released FSAF baseline was tested on images padded to
+    a multiple of 384, every FSAF with a PConv or SEPC tower to 32.
+
+    Args:
+        spec: the variant.
+        name: one of `CONVENTIONS`.
+    """
+    old = spec.conventions
+    named = replace(CONVENTIONS[name], short_side=old.short_side, long_side=old.long_side)
+    if name == "mmdet1" and isinstance(spec.head, FsafSpec) and spec.head.depth > 0:
+        return replace(named, pad_divisor=384)
+    return named
 
 
 def _find(spec: VariantSpec, name: str) -> list[str]:

@@ -89,7 +89,7 @@ def read(path: Path) -> Saved:
     text = _read_description(path)
     try:
         description = json.loads(text)
-        _check_schema(path, description["schema"])
+        check_schema(path, description["schema"])
         spec = codec.decode(VariantSpec, description["spec"], "spec")
         classes = tuple(str(name) for name in description["classes"])
         training = description["training"]
@@ -102,7 +102,12 @@ def read(path: Path) -> Saved:
     return Saved(spec, classes, training, state)
 
 
-def _check_schema(path: Path, schema: Any) -> None:
+def check_schema(path: Path, schema: Any) -> None:
+    """Check the schema number.
+
+    Raises:
+        CheckpointError: this version does not read it.
+    """
     if schema != SCHEMA:
         raise CheckpointError(
             f"checkpoint '{path}' has schema {schema}; this version reads schema {SCHEMA}"
@@ -111,13 +116,30 @@ def _check_schema(path: Path, schema: Any) -> None:
 
 def _read_description(path: Path) -> str:
     """The description in the header, after checking that the file is whole."""
+    metadata = read_header(path).get("__metadata__", {})
+    if KEY not in metadata:
+        raise CheckpointError(
+            f"'{path}' has tensors but no variant inside, so `sepcbench train` did not write it; "
+            "see `sepcbench inspect`"
+        )
+    return str(metadata[KEY])
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file, after checking that the file is whole.
+
+    Raises:
+        CheckpointError: not there, truncated, or not safetensors.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(8)
-            length = int.from_bytes(start, "little")
+            start = file.read(9)
+            length = int.from_bytes(start[:8], "little")
             _check_kind(path, start, length)
-            header = _parse_header(file.read(length)) if size >= 8 + length else None
+            header = (
+                _parse_header(start[8:] + file.read(length - 1)) if size >= 8 + length else None
+            )
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint '{path}' is not there") from None
     except OSError as error:
@@ -126,22 +148,21 @@ def _read_description(path: Path) -> str:
         raise CheckpointError(f"'{path}' is not a checkpoint: it is no safetensors file")
     if header is None or size < 8 + length + _end(header):
         raise CheckpointError(f"checkpoint '{path}' is truncated ({size} bytes); get it again")
-    metadata = header.get("__metadata__", {})
-    if KEY not in metadata:
-        raise CheckpointError(
-            f"'{path}' has tensors but no variant inside; only checkpoints written by "
-            "`sepcbench train` are read so far"
-        )
-    return str(metadata[KEY])
+    return header
+
+
+def is_header(start: bytes) -> bool:
+    """Whether the first nine bytes of a file are those of safetensors: a length, then JSON."""
+    return start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= _HEADER_LIMIT
 
 
 def _check_kind(path: Path, start: bytes, length: int) -> None:
-    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80" or path.suffix in (".pth", ".pt"):
+    if not is_header(start) and (start[:4] == b"PK\x03\x04" or start[:1] == b"\x80"):
         raise CheckpointError(
-            f"'{path}' is a torch pickle; only native checkpoints (.safetensors, written by "
-            "`sepcbench train`) are read so far"
+            f"'{path}' is a torch pickle, not a checkpoint written by `sepcbench train`; "
+            "see `sepcbench inspect`"
         )
-    if len(start) == 8 and not 2 <= length <= _HEADER_LIMIT:
+    if len(start) >= 8 and not 2 <= length <= _HEADER_LIMIT:
         raise CheckpointError(f"'{path}' is not a checkpoint: it is no safetensors file")
 
 

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("show", "show"),
     "flops": ("flops", "flops"),
     "latency": ("latency", "latency"),
+    "inspect": ("inspect", "inspect"),
     "eval": ("eval", "evaluate"),
     "score": ("score", "score"),
     "train": ("train", "train"),

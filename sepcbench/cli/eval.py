@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sepcbench.cli import options
+from sepcbench.cli.inspect import Conventions, Trust
 from sepcbench.cli.score import PerClass, tables
 from sepcbench.codec import encode
-from sepcbench.errors import SepcbenchError, UsageError
+from sepcbench.errors import CheckpointError, SepcbenchError, UsageError
 from sepcbench.records import Accuracy, Failure
-from sepcbench.specs import VariantSpec
 
 if TYPE_CHECKING:
+    from sepcbench.checkpoints.matching import Wishes
     from sepcbench.data.coco import CocoData
 
 
@@ -24,6 +26,9 @@ def evaluate(
     variant: Annotated[
         str | None, typer.Option("--variant", help="Build this variant, not the one inside.")
     ] = None,
+    conventions: Conventions = None,
+    sets: options.Set = None,
+    trust: Trust = False,
     split: Annotated[str | None, typer.Option(help="Which annotation file; val if open.")] = None,
     annotations: Annotated[Path | None, typer.Option(help="The annotation file.")] = None,
     images: Annotated[Path | None, typer.Option(help="The image folder.")] = None,
@@ -39,22 +44,29 @@ def evaluate(
 ) -> None:
     """Score checkpoints: the twelve COCO numbers, and AP per class.
 
+    Checkpoints of sepcbench, mmdetection, the SEPC authors, UniverseNet, torchvision and
+    detectron2, each with its producer's conventions; `sepcbench inspect` says which and why.
+
     Example: sepcbench eval runs/sepc/last.safetensors --data shapes/
     Example: sepcbench eval a.safetensors b.safetensors --data coco/ --device cuda --format json
     """
     options.check_format(fmt)
     options.check_device(device)
-    spec = options.parse_variants([variant], None)[0] if variant else None
+    options.parse_variants([variant] if variant else [], None)
+    overrides = tuple(options.parse_sets(sets).items())
     from sepcbench.data.coco import check_images, open_data
 
     truth = open_data(data, split, annotations, images)
     truth = truth.first(limit) if limit else truth
     check_images(truth)
+    from sepcbench.checkpoints.matching import Wishes
+
+    wishes = Wishes(variant, conventions, overrides)
     targets = _targets(save_detections, checkpoints)
     records: list[Accuracy | Failure] = []
     for path, target in zip(checkpoints, targets):
         try:
-            records.append(_evaluate(path, spec, truth, device, batch, target))
+            records.append(_evaluate(path, wishes, trust, truth, device, batch, target))
         except SepcbenchError as error:
             if len(checkpoints) == 1:
                 raise
@@ -67,18 +79,40 @@ def evaluate(
 
 
 def _evaluate(
-    path: Path, spec: VariantSpec | None, data: CocoData, device: str, batch: int, out: Path | None
+    path: Path,
+    wishes: Wishes,
+    trust: bool,
+    data: CocoData,
+    device: str,
+    batch: int,
+    out: Path | None,
 ) -> Accuracy:
-    from sepcbench.checkpoints import native
+    from sepcbench.checkpoints import loading, native
     from sepcbench.measures.accuracy import detect_all
     from sepcbench.measures.scoring import score, write_detections
 
-    detector, classes = native.load(path, spec)
+    loaded = loading.load(path, wishes, trust)
+    detector = loaded.detector
+    classes = loaded.classes or _classes_of(data, path, detector.spec.num_classes)
     with options.progress_bar(f"eval {path.name}") as progress:
         found = detect_all(detector, data, classes, device=device, batch=batch, progress=progress)
     if out is not None:
         write_detections(out, found)
     return score(data, found, variant=detector.spec.name, checkpoint=native.digest(path))
+
+
+def _classes_of(data: CocoData, path: Path, count: int) -> tuple[str, ...]:
+    """The data's classes in the order of their ids, for a file that does not name its own."""
+    if len(data.classes) != count:
+        raise CheckpointError(
+            f"checkpoint '{path}' has {count} classes without names, and {data.annotations} has "
+            f"{len(data.classes)}"
+        )
+    print(
+        f"sepcbench: '{path}' does not name its classes; taken in the order of the data's ids",
+        file=sys.stderr,
+    )
+    return data.classes
 
 
 def _targets(given: Path | None, checkpoints: list[Path]) -> list[Path | None]:

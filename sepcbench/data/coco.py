@@ -186,17 +186,21 @@ def check_images(data: CocoData) -> None:
         )
 
 
-def category_ids(data: CocoData, classes: Sequence[str]) -> tuple[int, ...]:
-    """The category id of each class of a model, found by exact name.
+NOT_A_CLASS = ("__background__", "N/A")
+"""Names that published class lists give to labels without a class."""
+
+
+def category_ids(data: CocoData, classes: Sequence[str]) -> tuple[int | None, ...]:
+    """The category id of each class of a model, found by exact name; None for `NOT_A_CLASS`.
 
     Raises:
         DataError: the model and the data do not have the same classes; the line lists them.
     """
     ids = {name: key for key, name in data.categories}
-    unknown = [name for name in classes if name not in ids]
+    unknown = [name for name in classes if name not in ids and name not in NOT_A_CLASS]
     unlearnt = [name for name in ids if name not in classes]
     if not unknown and not unlearnt:
-        return tuple(ids[name] for name in classes)
+        return tuple(ids.get(name) for name in classes)
     parts = []
     if unknown:
         parts.append(f"not in the data: {_shorten(unknown, ids)}")

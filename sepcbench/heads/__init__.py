@@ -10,12 +10,15 @@ from typing import Any
 
 from torch import nn
 
+from sepcbench.heads.fsaf import FsafHead
 from sepcbench.heads.outputs import Detections, LevelOutput
 from sepcbench.heads.retina import RetinaHead
-from sepcbench.specs import RetinaSpec
+from sepcbench.specs import FreeAnchorSpec, FsafSpec, RetinaSpec
 
 HEADS: dict[type, Callable[[Any, tuple[int, ...], int, tuple[int, ...], Any], nn.Module]] = {
     RetinaSpec: RetinaHead,
+    FreeAnchorSpec: RetinaHead,  # only training and the default of box_stds differ
+    FsafSpec: FsafHead,
 }
 """Spec type to builder `(spec, in_channels, num_classes, strides, conventions) -> module`."""
 

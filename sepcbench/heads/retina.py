@@ -1,4 +1,7 @@
-"""RetinaNet's head (Lin et al., arXiv 1708.02002): towers, predictions, decoding."""
+"""Heads over anchors, as RetinaNet's (Lin et al., arXiv 1708.02002): towers, predictions, decoding.
+
+`AnchorHead` is what such heads share; a head says how its box maps become boxes.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ from sepcbench.ops.boxes import clip, decode
 from sepcbench.ops.convs import PyramidBlock, SharedConv
 from sepcbench.ops.norms import NORMS
 from sepcbench.ops.pyramid import Pyramid, PyramidPair, as_pair
-from sepcbench.specs import Conventions, RetinaSpec
+from sepcbench.specs import Conventions, FreeAnchorSpec, RetinaSpec, TowerHeadSpec
 
 Scale = float | Sequence[float]
 
 
-class RetinaHead(nn.Module):
-    """`spec.depth` shared 3x3 convs per branch, then one 3x3 conv for logits and one for deltas.
+class AnchorHead(nn.Module):
+    """`spec.depth` shared 3x3 convs per branch, then one 3x3 conv for logits and one for boxes.
 
     Args:
         spec: of the head.
@@ -35,7 +38,7 @@ class RetinaHead(nn.Module):
 
     def __init__(
         self,
-        spec: RetinaSpec,
+        spec: TowerHeadSpec,
         in_channels: Sequence[int],
         num_classes: int,
         strides: Sequence[int],
@@ -43,7 +46,7 @@ class RetinaHead(nn.Module):
     ) -> None:
         super().__init__()
         if len(set(in_channels)) != 1:
-            raise UsageError(f"head '{spec.TYPE}' needs equal channels on all levels")
+            raise UsageError(f"head {type(spec).__name__} needs equal channels on all levels")
         self.spec, self.conventions = spec, conventions
         self.num_classes, self.strides = num_classes, tuple(strides)
         self.num_anchors = len(spec.ratios) * spec.scales_per_octave
@@ -58,7 +61,17 @@ class RetinaHead(nn.Module):
     def forward(self, pyramid: Pyramid | PyramidPair) -> list[LevelOutput]:
         pair = as_pair(pyramid)
         cls, box = self.cls_tower(pair.cls), self.box_tower(pair.loc)
-        return [LevelOutput(self.cls_pred(c), self.box_pred(b)) for c, b in zip(cls, box)]
+        return [
+            LevelOutput(self.cls_pred(c), self.activate(self.box_pred(b))) for c, b in zip(cls, box)
+        ]
+
+    def activate(self, box: Tensor) -> Tensor:
+        """What follows the last conv of the box branch: nothing."""
+        return box
+
+    def boxes(self, anchors: Tensor, values: Tensor) -> Tensor:
+        """Boxes (n, 4), not clipped, from anchors (n, 4) and values (n, 4) of the box maps."""
+        raise NotImplementedError
 
     def anchors(self, outputs: Sequence[LevelOutput], padded: tuple[int, int]) -> list[Tensor]:
         """The anchors of every level, (H*W*A, 4) in the order of `cells_first`.
@@ -114,9 +127,9 @@ class RetinaHead(nn.Module):
         """Levels of one image: cls (cells, K) logits, box (cells, 4), grids (cells, 4)."""
         how = self.conventions
         found = []
-        for logits, deltas, anchors in zip(cls, box, grids):
+        for logits, values, anchors in zip(cls, box, grids):
             chosen, labels, scores = candidates(logits.sigmoid(), how)
-            boxes = decode(anchors[chosen], deltas[chosen], self.spec.box_stds, how)
+            boxes = self.boxes(anchors[chosen], values[chosen])
             found.append(Detections(clip(boxes, size, how), scores, labels))
         merged = Detections(*(torch.cat(parts) for parts in zip(*found)))
         divisor = _divisor(factor, merged.boxes)
@@ -126,13 +139,23 @@ class RetinaHead(nn.Module):
         return kept._replace(boxes=kept.boxes / divisor)
 
 
-def _tower(spec: RetinaSpec, in_channels: Sequence[int]) -> nn.Sequential:
+class RetinaHead(AnchorHead):
+    """The head of RetinaNet and FreeAnchor: boxes are deltas of anchors."""
+
+    spec: RetinaSpec | FreeAnchorSpec
+
+    def boxes(self, anchors: Tensor, values: Tensor) -> Tensor:
+        return decode(anchors, values, self.spec.box_stds, self.conventions)
+
+
+def _tower(spec: TowerHeadSpec, in_channels: Sequence[int]) -> nn.Sequential:
     """`spec.depth` times conv, norm, ReLU, shared by all levels."""
     widths = [in_channels[0]] + [spec.channels] * spec.depth
     return nn.Sequential(
         *(
             PyramidBlock(
-                SharedConv(before, after), NORMS[spec.norm](after, len(in_channels), spec.groups)
+                SharedConv(before, after, bias=spec.tower_bias),
+                NORMS[spec.norm](after, len(in_channels), spec.groups),
             )
             for before, after in pairwise(widths)
         )

@@ -62,7 +62,7 @@ def detect_all(
 
 
 def _entries(
-    image_id: int, result: Detections, ids: Sequence[int], offset: int
+    image_id: int, result: Detections, ids: Sequence[int | None], offset: int
 ) -> list[dict[str, Any]]:
     boxes = _as_xywh(result.boxes.detach().cpu(), offset)
     return [
@@ -70,6 +70,7 @@ def _entries(
         for box, score, label in zip(
             boxes.tolist(), result.scores.tolist(), result.labels.tolist(), strict=True
         )
+        if ids[label] is not None  # a label without a class, which COCO does not score
     ]
 
 

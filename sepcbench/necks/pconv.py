@@ -45,7 +45,7 @@ class PyramidConv(nn.Module):
             self.down = LevelConv(in_channels, out_channels, stride=2, deform_from=deform_from)
         for kernel in (self.up, self.same, self.down):
             if kernel is not None:
-                init_tower_conv(kernel, kernels=scale_kernel)
+                init_tower_conv(kernel, across_levels=kernel is not self.same)
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
         outputs = []

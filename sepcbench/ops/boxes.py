@@ -42,6 +42,39 @@ def decode(anchors: Tensor, deltas: Tensor, stds: Sequence[float], how: Conventi
     return torch.cat([centre - half + how.corner_shift, centre + half - how.corner_shift], dim=-1)
 
 
+def encode_sides(anchors: Tensor, boxes: Tensor, how: Conventions) -> Tensor:
+    """Distances (n, 4) from the centres of anchors to the sides of boxes, negative if outside.
+
+    In units and order of `how` (fields `side_unit`, `side_order`). The arguments are (n, 4).
+    """
+    centre, units = _centres_and_units(anchors, how)
+    low = (centre - boxes[..., :2]) / units  # left, top
+    high = (boxes[..., 2:] + how.box_offset - centre) / units  # right, bottom
+    (left, top), (right, bottom) = low.unbind(-1), high.unbind(-1)
+    first, second = (top, bottom) if _top_first(how) else (bottom, top)
+    return torch.stack([first, second, left, right], dim=-1)
+
+
+def decode_sides(anchors: Tensor, distances: Tensor, how: Conventions) -> Tensor:
+    """Boxes (n, 4), not clipped, from distances as `encode_sides` gives them."""
+    centre, units = _centres_and_units(anchors, how)
+    first, second, left, right = distances.unbind(-1)
+    top, bottom = (first, second) if _top_first(how) else (second, first)
+    low = centre - torch.stack([left, top], dim=-1) * units
+    high = centre + torch.stack([right, bottom], dim=-1) * units - how.box_offset
+    return torch.cat([low, high], dim=-1)
+
+
+def _centres_and_units(anchors: Tensor, how: Conventions) -> tuple[Tensor, Tensor]:
+    """Centres (n, 2) of anchors, as edges and not whole pixels count them, and units (n, 2)."""
+    centre, size = centres_and_sizes(anchors, how.box_offset)
+    return centre + 0.5 * how.box_offset, size * how.side_unit
+
+
+def _top_first(how: Conventions) -> bool:
+    return how.side_order == "top_bottom_left_right"
+
+
 def clip(boxes: Tensor, size: tuple[int, int], how: Conventions) -> Tensor:
     """Clip (n, 4) to [0, width - inset] x [0, height - inset] of an image (height, width)."""
     height, width = size

@@ -30,6 +30,7 @@ class LevelConv(nn.Conv2d):
         stride: of the conv and of its offset conv.
         padding: of the conv and of its offset conv.
         deform_from: index of the finest level with deformation, 0 for all; None for a plain conv.
+        bias: whether the conv has one; its offset conv always has.
     """
 
     offset: nn.Conv2d | None
@@ -41,8 +42,9 @@ class LevelConv(nn.Conv2d):
         stride: int = 1,
         padding: int = 1,
         deform_from: int | None = None,
+        bias: bool = True,
     ) -> None:
-        super().__init__(in_channels, out_channels, 3, stride, padding)
+        super().__init__(in_channels, out_channels, 3, stride, padding, bias=bias)
         self.deform_from = deform_from
         init_tower_conv(self)
         self.offset = None
@@ -81,19 +83,22 @@ class PyramidBlock(nn.Module):
         return [F.relu(level) for level in self.norm(self.conv(pyramid))]
 
 
-def init_tower_conv(conv: nn.Conv2d, kernels: int = 1) -> None:
+def init_tower_conv(conv: nn.Conv2d, across_levels: bool = False) -> None:
     """Initialise a conv of a head tower, bias 0.
 
     From 256 channels on normal with std 0.01, as published (arXiv 1708.02002, section 4.1). In
-    narrower towers that would make the signal vanish: they get He initialisation instead.
+    narrower towers that would make the signal vanish: they get He initialisation instead, and
+    their kernels across levels start at zero. So a narrow PConv starts as a plain conv, which a
+    few hundred iterations are enough to train; from a random blend of all levels they are not.
 
     Args:
         conv: the conv.
-        kernels: how many such kernels are summed, 3 in a PConv: a 3-D kernel's fan-in.
+        across_levels: it reads another level than the one it works for.
     """
-    fan_in = conv.weight[0].numel() * kernels
-    published = conv.in_channels >= _PUBLISHED_CHANNELS
-    nn.init.normal_(conv.weight, std=_PUBLISHED_STD if published else (2 / fan_in) ** 0.5)
+    std = _PUBLISHED_STD
+    if conv.in_channels < _PUBLISHED_CHANNELS:
+        std = 0.0 if across_levels else (2 / conv.weight[0].numel()) ** 0.5
+    nn.init.normal_(conv.weight, std=std)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 

@@ -67,7 +67,6 @@ def _figure(results: Results, width: float = 7.0, height: float = 4.6) -> tuple[
 def _scatter(results: Results, x: Reader, x_label: str, path: Path) -> Path:
     figure, axes = _figure(results)
     points: list[tuple[float, float, str]] = []
-    hollow = False
     for i, row in enumerate(results.rows):
         at, (measured, published) = x(row), _ap(row)
         colour = COLOURS[i % len(COLOURS)]
@@ -77,19 +76,25 @@ def _scatter(results: Results, x: Reader, x_label: str, path: Path) -> Path:
             _error_bar(axes, row, x, at, measured, colour)
             axes.plot(at, measured, "o", color=colour, markersize=7)
         if published is not None:
-            hollow = True
             axes.plot(at, published, "o", mfc="none", mec=colour, markersize=9, mew=1.5)
         points.append((at, measured if measured is not None else published or 0.0, row.label))
     _labels(axes, points)
     data = "generated set" if results.generated_data else "COCO"
     axes.set_ylabel(f"AP, % ({data}), higher is better")
     axes.set_xlabel(f"{x_label}, lower is better")
-    if hollow:
-        axes.plot([], [], "o", mfc="none", mec="#444444", label="published AP")
-        axes.plot([], [], "o", color="#444444", label="measured AP")
-        axes.legend(frameon=False, fontsize=8, loc="best")
+    _legend(axes, results)
     figure.savefig(path, dpi=150)
     return path
+
+
+def _legend(axes: Any, results: Results) -> None:
+    """Say what hollow points are, where there are any."""
+    if not any(_ap(row)[1] is not None for row in results.rows):
+        return
+    axes.plot([], [], "o", mfc="none", mec="#444444", label="published AP")
+    if any(_ap(row)[0] is not None for row in results.rows):
+        axes.plot([], [], "o", color="#444444", label="measured AP")
+    axes.legend(frameon=False, fontsize=8, loc="best")
 
 
 def _error_bar(axes: Any, row: Row, x: Reader, at: float, ap: float, colour: str) -> None:

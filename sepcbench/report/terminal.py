@@ -14,6 +14,8 @@ from sepcbench.report.table import Table
 
 # Wide enough that a redirected table is not folded; on a terminal its own width is used.
 REDIRECTED_WIDTH = 200
+# Columns with longer cells hold text, which reads from the left; the others hold numbers.
+_SENTENCE = 40
 
 
 def print_table(table: Table, stream: TextIO | None = None) -> None:
@@ -24,7 +26,8 @@ def print_table(table: Table, stream: TextIO | None = None) -> None:
     view = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
     view.title = escape(table.title)
     for i, header in enumerate(table.headers):
-        view.add_column(escape(header), justify="left" if i == 0 else "right", overflow="fold")
+        left = i == 0 or any(len(row[i]) > _SENTENCE for row in table.rows)
+        view.add_column(escape(header), justify="left" if left else "right", overflow="fold")
     for row in table.rows:
         view.add_row(*(escape(cell) for cell in row))
     console.print(view)

@@ -20,7 +20,7 @@ from sepcbench.detectors import Detector
 from sepcbench.errors import TrainingError, UsageError
 from sepcbench.records import Training
 from sepcbench.specs import Recipe, VariantSpec
-from sepcbench.training.objectives import Target, loss
+from sepcbench.training.objectives import Target, check_trainable, loss
 from sepcbench.training.schedule import build_optimizer, learning_rate, set_learning_rate
 
 Progress = Callable[[int, int, str], None]
@@ -94,6 +94,7 @@ def train(
         TrainingError: the loss is not finite (the last checkpoint stays), or `out` cannot be
             written.
     """
+    check_trainable(spec.name, spec.head)
     check_images(data)
     spec = replace(spec, num_classes=len(data.categories))
     if out is not None:

@@ -1,7 +1,7 @@
 """Anchors, box coding, IoU and NMS against mmdetection 1.1 and 2.25.
 
-Compared here is what RetinaNet uses. The references of other coders are stored but not yet
-compared: `OTHERS`, and `mc100_factor` of NMS (scores times centerness).
+Compared here is what RetinaNet, FreeAnchor and FSAF use. The references of other coders are stored
+but not yet compared: `OTHERS`, and `mc100_factor` of NMS (scores times centerness).
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ from torch import Tensor
 from sepcbench.heads import Detections
 from sepcbench.heads.selection import suppress
 from sepcbench.ops.anchors import cell_anchors, grid_anchors, octave_sizes
-from sepcbench.ops.boxes import clip, decode, encode, iou
+from sepcbench.ops.boxes import clip, decode, decode_sides, encode, encode_sides, iou
 from sepcbench.ops.nms import batched_nms, nms
-from sepcbench.specs import CONVENTIONS
+from sepcbench.specs import CONVENTIONS, FsafSpec, RetinaSpec, TowerHeadSpec
 
 VERSIONS = {"prims11": CONVENTIONS["mmdet1"], "prims2x": CONVENTIONS["mmdet2"]}
 ONES, STDS = (1.0, 1.0, 1.0, 1.0), (0.1, 0.1, 0.2, 0.2)
 STRIDES = (8, 16, 32, 64, 128)
-OTHERS = ("tblr", "distance", "legacy", "iof", "giou", "iou_aligned")
+OTHERS = ("distance", "legacy", "iof", "giou", "iou_aligned")
 
 version = pytest.mark.parametrize("version", VERSIONS)
 
 
 @version
-def test_anchors(version: str) -> None:
-    case, how = Case(f"{version}/anchors_retina"), VERSIONS[version]
+@pytest.mark.parametrize(("name", "spec"), [("retina", RetinaSpec()), ("fsaf", FsafSpec())])
+def test_anchors(version: str, name: str, spec: TowerHeadSpec) -> None:
+    case, how = Case(f"{version}/anchors_{name}"), VERSIONS[version]
     for level, stride in enumerate(STRIDES):
-        cell = cell_anchors(stride, octave_sizes(stride, 4, 3, how), (0.5, 1.0, 2.0), how)
+        sizes = octave_sizes(stride, spec.base_scale, spec.scales_per_octave, how)
+        cell = cell_anchors(stride, sizes, spec.ratios, how)
         case.check(f"base{level}", cell, atol=1e-4, rtol=1e-6)
         size = tuple(case.info["level_sizes"][level])
         grid = grid_anchors(cell, size, (stride, stride))
@@ -57,6 +59,9 @@ def test_coders(version: str) -> None:
         "delta2bbox_percls": percls(anchors, drawn["deltas_cls"], size, how),
         "bbox2delta": encode(anchors, boxes, ONES, how),
         "bbox2delta_std": encode(anchors, boxes, STDS, how),
+        "tblr_decode": decode_sides(anchors, drawn["tblr"], how),
+        "tblr_decode_clip": clip(decode_sides(anchors, drawn["tblr"], how), size, how),
+        "tblr_encode": encode_sides(anchors, boxes, how),
         "iou": iou(anchors[:60], boxes[:60], how.box_offset),
     }
     left = [n for n in case.outputs() if n not in ours and not n.startswith(OTHERS)]

@@ -1,4 +1,4 @@
-"""RetinaNet's head and its decoding against mmdetection 1.1 and 2.25."""
+"""Heads and their decoding against mmdetection 1.1 and 2.25."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ from dataclasses import replace
 
 import pytest
 import torch
+from golden.published import rename_part
 from golden.scheme import Case, case_names
 
-from sepcbench.checkpoints.mmdet import rename
-from sepcbench.heads import LevelOutput
-from sepcbench.heads.retina import RetinaHead
+from sepcbench.heads import HEADS, LevelOutput
+from sepcbench.heads.retina import AnchorHead
 from sepcbench.ops.pyramid import PyramidPair
-from sepcbench.specs import CONVENTIONS, RetinaSpec
+from sepcbench.specs import CONVENTIONS, FreeAnchorSpec, FsafSpec, HeadSpec, RetinaSpec
 
 STRIDES = (8, 16, 32, 64, 128)
+SPECS: dict[str, type[HeadSpec]] = {
+    "RetinaHead": RetinaSpec,
+    "SepcRetinaHead": RetinaSpec,
+    "FreeAnchorRetinaHead": FreeAnchorSpec,
+    "SepcFreeAnchorRetinaHead": FreeAnchorSpec,
+    "FSAFHead": FsafSpec,
+}
 
 
-def build(case: Case) -> RetinaHead:
+def build(case: Case) -> AnchorHead:
     cfg, test = case.info["cfg"], case.info["test_cfg"]
     old = case.info["semantics"] == "mmdet 1.1"
     how = replace(
@@ -27,15 +34,15 @@ def build(case: Case) -> RetinaHead:
         nms_iou=test["nms"].get("iou_thr", test["nms"].get("iou_threshold")),
         max_detections=test["max_per_img"],
     )
-    spec = RetinaSpec(depth=cfg["stacked_convs"], channels=cfg["feat_channels"])
+    spec = SPECS[cfg["type"]](depth=cfg["stacked_convs"], channels=cfg["feat_channels"])
     classes = cfg["num_classes"] - 1 if old else cfg["num_classes"]
-    head = RetinaHead(spec, (cfg["in_channels"],) * 5, classes, STRIDES, how)
+    head = HEADS[type(spec)](spec, (cfg["in_channels"],) * 5, classes, STRIDES, how)
     if "params" in case.info:
-        head.load_state_dict(rename(case.params, "retina"))
+        head.load_state_dict(rename_part(case.params, "head"))
     return head.eval()
 
 
-def check_detections(case: Case, head: RetinaHead, outputs: list[LevelOutput]) -> None:
+def check_detections(case: Case, head: AnchorHead, outputs: list[LevelOutput]) -> None:
     info, batch = case.info, len(outputs[0].cls)
     factor = info["scale_factor"] if info["rescale"] else 1.0
     size, padded = tuple(info["img_shape"][:2]), tuple(info["pad_shape"][:2])

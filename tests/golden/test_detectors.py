@@ -11,36 +11,27 @@ from golden.scheme import DATA, Case, case_names
 from sepcbench.checkpoints.mmdet import rename_detector
 from sepcbench.detectors import Detector, build
 from sepcbench.ops.pyramid import PyramidPair
-from sepcbench.specs import (
-    CONVENTIONS,
-    FpnSpec,
-    NeckSpec,
-    PconvSpec,
-    ResNetSpec,
-    RetinaSpec,
-    SepcSpec,
-    VariantSpec,
-)
+from sepcbench.specs import VariantSpec
+from sepcbench.variants import variant
 
-TOWERS: dict[str, NeckSpec | None] = {
-    "retina_baseline": None,
-    "retina_pconv": PconvSpec(extra_padding=0),
-    "retina_ibn": PconvSpec(norm="integrated", extra_padding=0),
-    "retina_sepclite": SepcSpec(deform="lite", extra_padding=0),
-    "retina_sepc": SepcSpec(extra_padding=0),
-    "retinanet_r50": None,
+VARIANT_OF = {
+    "fsaf_baseline": "fsaf_r50_fpn",
+    "fsaf_pconv": "fsaf_r50_pconv",
+    "fsaf_sepc": "fsaf_r50_sepc",
+    "retina_baseline": "retinanet_r50_fpn",
+    "retina_pconv": "retinanet_r50_pconv",
+    "retina_ibn": "retinanet_r50_pconv_ibn",
+    "retina_sepclite": "retinanet_r50_sepc_lite",
+    "retina_sepc": "retinanet_r50_sepc",
+    "retinanet_r50": "retinanet_r50_fpn",
 }
 
 
 def spec_of(flavour: str) -> VariantSpec:
-    tower = TOWERS[flavour]
-    necks = (FpnSpec(), tower) if tower else (FpnSpec(),)
-    head = RetinaSpec(depth=0 if tower else 4)
-    return VariantSpec(flavour, ResNetSpec(50), necks, head, conventions=CONVENTIONS["mmdet1"])
-
-
-def kinds(spec: VariantSpec) -> tuple[str, ...]:
-    return ("fpn", "sepc")[: len(spec.necks)]
+    """As released: extra convs without padding."""
+    name = VARIANT_OF[flavour]
+    released = {} if name.endswith("_fpn") else {"extra_padding": 0}
+    return variant(name, {"conventions": "mmdet1", **released})
 
 
 @pytest.mark.parametrize("name", case_names("e2e11/*"))
@@ -48,7 +39,7 @@ def test_image_to_detections(name: str) -> None:
     case = Case(name)
     spec = spec_of(case.info["detector"])
     detector = build(spec, init=False).eval()
-    detector.load_state_dict(rename_detector(case.params, kinds(spec)))
+    detector.load_state_dict(rename_detector(case.params))
     height, width = case.info["img_shape"][:2]
     images = case.inputs["img"].clone()
     images[:, :, height:] = 0
@@ -83,9 +74,13 @@ def test_checkpoint_keys(name: str) -> None:
     """Every key of a released checkpoint has a place here, of the same shape, frozen alike."""
     published = json.loads((DATA / f"{name}.json").read_text())
     spec = spec_of(published["name"])
+    if published["semantics"] == "mmdet 1.1":
+        settings = published["settings"]
+        assert spec.conventions.pad_divisor == settings["preprocess"]["pad_divisor"]
+        assert spec.head.depth == settings["head"]["stacked_convs"]
     detector = build(spec, init=False)
     entries = {entry["key"]: entry for entry in published["keys"]}
-    renamed = rename_detector(entries, kinds(spec))
+    renamed = rename_detector(entries)
     state = detector.state_dict()
     assert {k: list(v.shape) for k, v in state.items()} == {
         k: e["shape"] for k, e in renamed.items()

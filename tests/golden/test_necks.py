@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from golden.published import rename_part
 from golden.scheme import Case, case_names, close_norm
 from torch import nn
 
-from sepcbench.checkpoints.mmdet import rename
 from sepcbench.necks import NECKS
 from sepcbench.specs import FpnSpec, PafpnSpec
 
@@ -32,7 +32,7 @@ def build(case: Case) -> nn.Module:
     else:
         spec = PafpnSpec(**common)
     neck = NECKS[type(spec)](spec, tuple(cfg["in_channels"]))
-    neck.load_state_dict(rename(case.params, cfg["type"].lower()))
+    neck.load_state_dict(rename_part(case.params, "fusing"))
     return neck.eval()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from golden.published import rename_part
 from golden.scheme import Case, case_names, close_norm
 from torch import Tensor, nn
 
-from sepcbench.checkpoints.mmdet import rename
 from sepcbench.necks import NECKS
 from sepcbench.ops.pyramid import PyramidPair
 from sepcbench.specs import PconvSpec, SepcSpec
@@ -26,7 +26,7 @@ def build(case: Case) -> nn.Module:
     else:
         spec = PconvSpec(**kind)
     neck = NECKS[type(spec)](spec, (256,) * 5)
-    neck.load_state_dict(rename(case.params, "sepc"))
+    neck.load_state_dict(rename_part(case.params, "sepc"))
     return neck
 
 
@@ -69,7 +69,7 @@ def test_train(name: str) -> None:
 
 
 def check_parameter_gradients(case: Case, neck: nn.Module) -> None:
-    published = rename({key: key for key in case.params}, "sepc")
+    published = rename_part({key: key for key in case.params}, "sepc")
     gradients = {published[name]: p.grad for name, p in neck.named_parameters()}
     wanted = case.info["param_grads"]
     assert gradients.keys() == wanted.keys()
@@ -83,7 +83,7 @@ def check_statistics(case: Case, neck: nn.Module) -> None:
     state = neck.state_dict()
     names = [output.removeprefix("state.") for output in case.outputs("state.")]
     assert bool(names) == case.info["args"]["iBN"]
-    for new, key in rename({key: key for key in names}, "sepc").items():
+    for new, key in rename_part({key: key for key in names}, "sepc").items():
         if key.endswith("num_batches_tracked"):
             assert int(state[new]) == int(case.arrays[f"state.{key}"]) == 1
         else:

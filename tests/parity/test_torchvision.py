@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from typing import NamedTuple
 
 import pytest
 import torch
-from torch import nn
-from torchvision.models.detection import RetinaNet
+from torch import Tensor, nn
+from torchvision.models.detection import (
+    RetinaNet,
+    RetinaNet_ResNet50_FPN_V2_Weights,
+    RetinaNet_ResNet50_FPN_Weights,
+    retinanet_resnet50_fpn,
+    retinanet_resnet50_fpn_v2,
+)
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.ops import FeaturePyramidNetwork
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from sepcbench.detectors import build
+from sepcbench.detectors import Detector, build
+from sepcbench.heads import Detections, LevelOutput
 from sepcbench.necks.fpn import Fpn
-from sepcbench.specs import CONVENTIONS, FpnSpec, ResNetSpec, RetinaSpec, VariantSpec
+from sepcbench.specs import FpnSpec
+from sepcbench.variants import variant
 
 CHANNELS = (16, 24, 32, 40)
 
@@ -30,6 +40,8 @@ DETECTOR_NAMES = (
     (r"^backbone\.fpn\.", "necks.0."),
     (r"^head\.classification_head\.conv\.(\d+)\.0\.", r"head.cls_tower.\1.conv."),
     (r"^head\.regression_head\.conv\.(\d+)\.0\.", r"head.box_tower.\1.conv."),
+    (r"^head\.classification_head\.conv\.(\d+)\.1\.", r"head.cls_tower.\1.norm."),
+    (r"^head\.regression_head\.conv\.(\d+)\.1\.", r"head.box_tower.\1.norm."),
     (r"^head\.classification_head\.cls_logits\.", "head.cls_pred."),
     (r"^head\.regression_head\.bbox_reg\.", "head.box_pred."),
     *FPN_NAMES,
@@ -68,52 +80,152 @@ def test_fpn(extra: str, theirs: nn.Module) -> None:
         torch.testing.assert_close(a, b)
 
 
-@pytest.fixture(scope="module")
-def retinanet() -> RetinaNet:
-    """torchvision's RetinaNet v1 on a ResNet-18, with scores above the threshold."""
-    torch.manual_seed(0)
-    backbone = resnet_fpn_backbone(
-        backbone_name="resnet18",
-        weights=None,
-        norm_layer=nn.BatchNorm2d,
-        returned_layers=[2, 3, 4],
-        extra_blocks=LastLevelP6P7(256, 256),
-    )
-    model = RetinaNet(backbone, num_classes=5, min_size=200, max_size=300).eval()
-    head = model.head
-    for branch in (head.classification_head, head.regression_head):
-        for module in branch.conv.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-    nn.init.normal_(head.classification_head.cls_logits.weight, std=0.02)
-    nn.init.constant_(head.classification_head.cls_logits.bias, -4.0)
-    nn.init.normal_(head.regression_head.bbox_reg.weight, std=0.005)
+# --- RetinaNet v1 and v2 -------------------------------------------------------------------
+
+
+def spread(model: RetinaNet) -> RetinaNet:
+    """Draw weights and statistics that let signals through and give scores above the threshold."""
+    for name, value in model.state_dict().items():
+        if name.endswith("running_var"):
+            # so small in the stem that an eps of 1e-5 would show
+            low = 1e-4 if name == "backbone.body.bn1.running_var" else 0.5
+            value.uniform_(low, 2 * low)
+        elif name.endswith("running_mean"):
+            value.normal_(std=0.01)
+        elif value.dim() == 1 and name.endswith("weight"):  # norms, the last of a block small
+            value.uniform_(0.1, 0.3) if ".bn3." in name else value.uniform_(0.5, 1.5)
+        elif value.dim() == 1 and name.endswith("bias"):
+            value.normal_(std=0.05)
+        elif value.dim() == 4:
+            value.normal_(std=(2 / value[0].numel()) ** 0.5)
+    cls, box = model.head.classification_head.cls_logits, model.head.regression_head.bbox_reg
+    with torch.no_grad():
+        model.backbone.body.bn1.weight.mul_(0.01)
+        raw = model.eval().head(list(model.backbone(torch.randn(1, 3, 96, 96)).values()))
+        cls.weight.mul_(1.5 / raw["cls_logits"].std())
+        box.weight.mul_(0.3 / raw["bbox_regression"].std())
+        cls.bias.sub_(6)
     return model
 
 
-def test_retinanet(retinanet: RetinaNet) -> None:
-    """From images to boxes: anchors, coding, selection, NMS, rescaling."""
-    spec = VariantSpec(
-        "torchvision",
-        ResNetSpec(18),
-        (FpnSpec(extra="conv_p5", relu_between=True),),
-        RetinaSpec(),
-        num_classes=5,
-        conventions=CONVENTIONS["torchvision"],
+def published_v1(**sizes: int) -> RetinaNet:
+    """As with the published weights: frozen BN, its eps set to 0 after loading."""
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet50",
+        weights=None,
+        norm_layer=FrozenBatchNorm2d,
+        returned_layers=[2, 3, 4],
+        extra_blocks=LastLevelP6P7(256, 256),
     )
-    ours = build(spec).eval()
-    ours.load_state_dict(renamed(retinanet.state_dict(), DETECTOR_NAMES))
+    model = RetinaNet(backbone, num_classes=91, **sizes)
+    for module in model.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.eps = 0.0
+    return model
+
+
+def fresh_v1(**sizes: int) -> RetinaNet:
+    """Without weights torchvision builds it with an ordinary BN."""
+    return retinanet_resnet50_fpn(weights=None, weights_backbone=None, **sizes)
+
+
+def fresh_v2(**sizes: int) -> RetinaNet:
+    return retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None, **sizes)
+
+
+MODELS = {
+    "published_v1": (published_v1, "torchvision_retinanet_r50", {}),
+    "fresh_v1": (fresh_v1, "torchvision_retinanet_r50", {"backbone.bn_eps": 1e-5}),
+    "fresh_v2": (fresh_v2, "torchvision_retinanet_r50_v2", {}),
+}
+
+
+class Pair(NamedTuple):
+    """The same weights in torchvision's model and in ours."""
+
+    theirs: RetinaNet
+    ours: Detector
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def retinanets(request: pytest.FixtureRequest) -> Pair:
+    make, name, overrides = MODELS[request.param]
+    torch.manual_seed(0)
+    theirs = spread(make(min_size=160, max_size=224))
+    ours = build(variant(name, overrides), init=False).eval()
+    missing, unexpected = ours.load_state_dict(
+        renamed(theirs.state_dict(), DETECTOR_NAMES), strict=False
+    )
+    assert not unexpected
+    assert all(key.endswith("num_batches_tracked") for key in missing)
+    return Pair(theirs, ours)
+
+
+def as_maps(values: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
+    """(N, cells of all levels, K) -> per level (N, A*K, H, W), A = 9."""
+    levels = values.split([9 * h * w for h, w in sizes], dim=1)
+    return [
+        level.unflatten(1, (h, w, 9)).permute(0, 3, 4, 1, 2).flatten(1, 2)
+        for level, (h, w) in zip(levels, sizes)
+    ]
+
+
+@torch.no_grad()
+def test_retinanet_maps_and_decoding(retinanets: Pair) -> None:
+    """Raw maps, then both decodings of the very same maps."""
+    theirs, ours = retinanets
+    torch.manual_seed(1)
+    batch = ImageList(torch.randn(2, 3, 160, 192), [(150, 190), (160, 170)])
+    features = list(theirs.backbone(batch.tensors).values())
+    raw, anchors = theirs.head(features), theirs.anchor_generator(batch, features)
+    sizes = [tuple(x.shape[-2:]) for x in features]
+    cls, box = (as_maps(raw[key], sizes) for key in ("cls_logits", "bbox_regression"))
+    for mine, c, b in zip(ours(batch.tensors), cls, box, strict=True):
+        torch.testing.assert_close(mine.cls, c, atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(mine.box, b, atol=2e-4, rtol=1e-4)
+    counts = [9 * h * w for h, w in sizes]
+    split = {key: list(value.split(counts, dim=1)) for key, value in raw.items()}
+    wanted = theirs.postprocess_detections(
+        split, [list(a.split(counts)) for a in anchors], batch.image_sizes
+    )
+    outputs = [LevelOutput(*pair) for pair in zip(cls, box)]
+    found = ours.decode(outputs, batch.image_sizes, padded=(160, 192))
+    check(found, wanted, atol=1e-4)
+
+
+@torch.no_grad()
+def test_retinanet_images_to_boxes(retinanets: Pair) -> None:
+    theirs, ours = retinanets
+    torch.manual_seed(2)
     images = [torch.rand(3, 150, 190), torch.rand(3, 220, 170)]
-    with torch.no_grad():
-        wanted = retinanet(images)
-        batch, _ = retinanet.transform(images)
-        factors = [
-            (size[1] / image.shape[2], size[0] / image.shape[1])
-            for image, size in zip(images, batch.image_sizes)
-        ]
-        got = ours.detect(batch.tensors, batch.image_sizes, factors)
-    for mine, theirs in zip(got, wanted, strict=True):
-        assert len(theirs["boxes"]) > 50
-        torch.testing.assert_close(mine.scores, theirs["scores"], atol=1e-5, rtol=1e-4)
+    batch, _ = theirs.transform(images)
+    factors = [
+        (size[1] / image.shape[2], size[0] / image.shape[1])
+        for image, size in zip(images, batch.image_sizes)
+    ]
+    check(ours.detect(batch.tensors, batch.image_sizes, factors), theirs(images), atol=1e-2)
+
+
+def check(found: list[Detections], wanted: list[dict[str, Tensor]], atol: float) -> None:
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert len(theirs["boxes"]) == 300
+        torch.testing.assert_close(mine.scores, theirs["scores"], atol=1e-4, rtol=1e-4)
         assert torch.equal(mine.labels, theirs["labels"])
-        torch.testing.assert_close(mine.boxes, theirs["boxes"], atol=1e-2, rtol=1e-4)
+        torch.testing.assert_close(mine.boxes, theirs["boxes"], atol=atol, rtol=1e-4)
+
+
+def test_published_v1_has_no_eps() -> None:
+    """The weights' statistics were frozen; torchvision sets eps to 0 when it loads them."""
+    ours = build(variant("torchvision_retinanet_r50"), init=False)
+    assert {m.eps for m in ours.backbone.modules() if isinstance(m, nn.BatchNorm2d)} == {0.0}
+
+
+def test_parameter_counts() -> None:
+    """Published with the weights; v1's affine of frozen BN is no parameter there."""
+    v1 = build(variant("torchvision_retinanet_r50"), init=False)
+    norms = [m for m in v1.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    frozen = sum(p.numel() for m in norms for p in m.parameters())
+    v2 = build(variant("torchvision_retinanet_r50_v2"), init=False)
+    counts = [sum(p.numel() for p in detector.parameters()) for detector in (v1, v2)]
+    assert counts[0] - frozen == RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["num_params"]
+    assert counts[1] == RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1.meta["num_params"]

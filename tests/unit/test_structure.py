@@ -15,6 +15,7 @@ LIGHT = (
     "sepcbench.report.files",
     "sepcbench.store",
     "sepcbench.suites",
+    "sepcbench.conventions",
     "sepcbench.specs",
     "sepcbench.variants",
     "sepcbench.records",

@@ -4,7 +4,7 @@ import pytest
 
 from sepcbench.errors import UsageError
 from sepcbench.specs import BACKBONE_TYPES, HEAD_TYPES, NECK_TYPES, PconvSpec
-from sepcbench.variants import VARIANTS, spec_types, variant
+from sepcbench.variants import VARIANTS, conventions_for, spec_types, variant
 
 NECKS = ("fpn", "pafpn", "pconv", "pconv_ibn", "sepc_lite", "sepc")
 NORMS = ("pconv_single", "pconv_independent", "pconv_gn")
@@ -16,6 +16,9 @@ def test_the_promised_names_exist():
             assert f"retinanet_{backbone}_{neck}" in VARIANTS
     for norm in NORMS:
         assert f"retinanet_r50_{norm}" in VARIANTS
+    for head in ("freeanchor", "fsaf"):
+        for backbone in ("r50", "r101", "tiny"):
+            assert all(f"{head}_{backbone}_{neck}" in VARIANTS for neck in NECKS + NORMS)
 
 
 def test_names_are_the_specs_names():
@@ -24,7 +27,8 @@ def test_names_are_the_specs_names():
 
 def test_a_tower_in_the_neck_leaves_the_head_without_convs():
     for spec in VARIANTS.values():
-        assert spec.head.depth == (0 if len(spec.necks) > 1 else 4)
+        full = 2 if spec.backbone.TYPE == "tiny" else 4
+        assert spec.head.depth == (0 if len(spec.necks) > 1 else full)
 
 
 def test_overrides_by_path_bare_name_and_text():
@@ -52,12 +56,24 @@ def test_conventions_keep_the_variants_image_size():
 
 
 @pytest.mark.parametrize(
+    ("name", "divisor"),
+    [("fsaf_r50_fpn", 384), ("fsaf_r50_pconv", 32), ("freeanchor_r50_fpn", 32)],
+)
+def test_the_released_fsaf_baseline_is_padded_further(name, divisor):
+    assert conventions_for(variant(name), "mmdet1").pad_divisor == divisor
+    assert variant(name, {"conventions": "mmdet1"}).conventions.pad_divisor == divisor
+    assert conventions_for(variant(name), "mmdet2").pad_divisor == 32
+
+
+@pytest.mark.parametrize(
     ("name", "sets", "words"),
     [
         ("retinanet_r50_sepcc", {}, "did you mean 'retinanet_r50_sepc'"),
         ("retinanet_r50_sepc", {"necks.1.dept": 3}, "did you mean 'necks.1.depth'"),
         ("retinanet_r50_sepc", {"nrom": "gn"}, "did you mean 'norm'"),
         ("retinanet_r50_sepc", {"norm": "igr"}, "unknown value 'igr'"),
+        ("fsaf_r50_fpn", {"ratios": "0.5,1"}, "one anchor per cell"),
+        ("fsaf_r50_fpn", {"side_unit": 0}, "side_unit is above 0"),
         ("retinanet_r50_sepc", {"necks.4.depth": 3}, "only 0 to 1"),
         ("retinanet_r50_sepc", {"depth": "x"}, "expected int"),
         ("retinanet_r50_sepc", {"depth": 0}, "at least 1"),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from sepcbench.specs import RetinaSpec
+from sepcbench.errors import UsageError
+from sepcbench.specs import HEAD_TYPES, HeadSpec, RetinaSpec
 from sepcbench.training.objectives.retina import retina_loss
 from sepcbench.training.objectives.targets import Target
 
@@ -16,9 +17,26 @@ if TYPE_CHECKING:
     from sepcbench.heads import LevelOutput
 
 OBJECTIVES: dict[type, Callable[..., dict[str, Tensor]]] = {RetinaSpec: retina_loss}
-"""From the type of a head's spec to its objective, called like `loss`."""
+"""From the type of a head's spec to its objective, called like `loss`.
 
-__all__ = ["OBJECTIVES", "Target", "loss"]
+A head without a line here can be measured and evaluated but not trained.
+"""
+
+__all__ = ["OBJECTIVES", "Target", "check_trainable", "loss"]
+
+
+def check_trainable(name: str, head: HeadSpec) -> None:
+    """Check that the head of the variant `name` has an objective.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if type(head) not in OBJECTIVES:
+        able = ", ".join(f"'{kind}'" for kind, cls in HEAD_TYPES.items() if cls in OBJECTIVES)
+        raise UsageError(
+            f"train {name}: head '{head.TYPE}' has no training objective yet, only {able}; train a "
+            "retinanet_* variant, or evaluate published weights with `sepcbench eval`"
+        )
 
 
 def loss(

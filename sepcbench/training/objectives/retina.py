@@ -36,9 +36,11 @@ def retina_loss(
     """Focal loss `cls` and box regression loss `box` of a batch, summed over levels."""
     head = detector.head
     assert isinstance(head, RetinaHead)
+    spec = head.spec
+    assert isinstance(spec, RetinaSpec)
     padded = padded_size(image_sizes, head.conventions.pad_divisor)
     grids = head.anchors(outputs, padded)
-    losses = level_losses(outputs, grids, targets, head.spec, head.num_classes, head.conventions)
+    losses = level_losses(outputs, grids, targets, spec, head.num_classes, head.conventions)
     return {"cls": torch.stack(losses.cls).sum(), "box": torch.stack(losses.box).sum()}
 
 

@@ -32,16 +32,18 @@ def blank(spec):
     return detector
 
 
-def with_deep_ones_slow(names):
-    """All variants; those whose deep backbone only repeats r18's and r50's blocks are slow."""
-    deep = ("_r34_", "_r101_", "_r152_")
-    return [
-        pytest.param(name, marks=pytest.mark.slow) if any(d in name for d in deep) else name
-        for name in names
-    ]
+def repeats(name):
+    """Whether others have all its blocks: deep backbones r18's and r50's, other heads tiny's."""
+    deep = any(backbone in name for backbone in ("_r34_", "_r101_", "_r152_"))
+    other = f"retinanet_{name.split('_', 1)[1]}" in VARIANTS and not name.startswith("retinanet_")
+    return deep or (other and "_tiny_" not in name)
 
 
-@pytest.mark.parametrize("name", with_deep_ones_slow(VARIANTS))
+def with_repeats_slow(names):
+    return [pytest.param(n, marks=pytest.mark.slow) if repeats(n) else n for n in names]
+
+
+@pytest.mark.parametrize("name", with_repeats_slow(VARIANTS))
 def test_three_routes_agree_on_every_variant(name):
     detector = blank(VARIANTS[name])
     empty, real = cost(detector, SMALL), cost(detector, SMALL, exact=True)
@@ -56,7 +58,7 @@ def test_three_routes_agree_on_every_variant(name):
     assert empty.unsupported_ops == real.unsupported_ops == ()
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if "_r50_" in name])
+@pytest.mark.parametrize("name", with_repeats_slow(n for n in VARIANTS if "_r50" in n))
 def test_two_routes_agree_at_full_size(name):
     detector = detectors.build(VARIANTS[name], init=False)
     counted = cost(detector, (800, 1344))

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor
 
 from sepcbench.ops.anchors import cell_anchors, grid_anchors, grid_step, octave_sizes
-from sepcbench.ops.boxes import clip, decode, encode, iou
+from sepcbench.ops.boxes import clip, decode, decode_sides, encode, encode_sides, iou
 from sepcbench.ops.nms import _class_by_class, _in_one_call, batched_nms, nms
 from sepcbench.specs import CONVENTIONS, NATIVE
 
@@ -29,6 +29,26 @@ def test_decode_undoes_encode(name: str) -> None:
     anchors, boxes = random_boxes(50), random_boxes(50, 1)
     decoded = decode(anchors, encode(anchors, boxes, STDS, how), STDS, how)
     torch.testing.assert_close(decoded, boxes, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_decode_undoes_encode_of_sides(name: str) -> None:
+    how = CONVENTIONS[name]
+    anchors, boxes = random_boxes(50), random_boxes(50, 1)
+    decoded = decode_sides(anchors, encode_sides(anchors, boxes, how), how)
+    torch.testing.assert_close(decoded, boxes, atol=1e-3, rtol=0)
+
+
+def test_sides_by_hand() -> None:
+    """Top, bottom, left, right 1 to 4 from the centre, in units of height and width."""
+    distances = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    new = replace(CONVENTIONS["mmdet2"], side_unit=1.0)
+    wide = torch.tensor([[-8.0, -4.0, 8.0, 4.0]])  # 16 x 8, centre 0
+    assert decode_sides(wide, distances, new).tolist() == [[-48, -8, 64, 16]]
+    # pixels 0..15 and 0..7, centre (8, 4); bottom first, and the last pixel is inside
+    wide = torch.tensor([[0.0, 0.0, 15.0, 7.0]])
+    old = decode_sides(wide, distances, CONVENTIONS["mmdet1"])
+    assert old.tolist() == [[8 - 48, 4 - 16, 8 + 64 - 1, 4 + 8 - 1]]
 
 
 def test_growth_is_clamped_above_and_as_the_conventions_say_below() -> None:

@@ -160,6 +160,17 @@ def test_data_and_folder_are_checked_before_anything_is_computed(
         loop.train(SPEC, data, RECIPE, out=tmp_path / "file")
 
 
+@pytest.mark.parametrize("name", ["fsaf_tiny_sepc", "freeanchor_tiny_fpn"])
+def test_a_head_without_objective_is_told_so_in_one_line(
+    data: CocoData, tmp_path: Path, name: str
+) -> None:
+    kind = variant(name).head.TYPE
+    with pytest.raises(UsageError, match=f"{name}: head '{kind}' has no training objective") as e:
+        loop.train(variant(name), data, RECIPE, out=tmp_path / "run")
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_images_without_objects_alone_can_be_trained_on(data: CocoData) -> None:
     bare = replace(data, boxes=())
     _, record = loop.train(SPEC, bare, replace(RECIPE, iterations=2))

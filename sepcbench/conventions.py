@@ -1,0 +1,107 @@
+"""Conventions: what published code bases do differently with boxes and images, as frozen data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sepcbench.errors import require
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """How boxes, anchors, selection, resizing and padding are done: what changes AP silently.
+
+    One code path reads these fields; the named sets are in `CONVENTIONS`. Sources: the running
+    code of mmdetection 1.1 and 2.25, torchvision and detectron2.
+    """
+
+    name: str = "native"
+    # anchors: centre of the cell at 0 or at (base - 1) / 2; corners as they are or rounded half
+    # to even; sizes exact or truncated to integers; grid step configured or image // map size
+    anchor_centre: Literal["zero", "pixel"] = "zero"
+    anchor_rounding: Literal["none", "corners"] = "none"
+    anchor_sizes: Literal["exact", "truncated"] = "exact"
+    anchor_step: Literal["stride", "image"] = "stride"
+    # boxes: width is x2 - x1 + box_offset; decoded corners move inwards by corner_shift
+    box_offset: Literal[0, 1] = 0
+    corner_shift: float = 0.0
+    delta_clamp: Literal["both", "upper"] = "both"
+    clip_inset: Literal[0, 1] = 0
+    # boxes as distances from a centre to the four sides (FSAF): order of the channels, and what a
+    # value of 1 means in multiples of the anchor's height (top, bottom) or width (left, right)
+    side_order: Literal["top_bottom_left_right", "bottom_top_left_right"] = "top_bottom_left_right"
+    side_unit: float = 4.0
+    # candidates of one level: the best anchors by their best class, or the best (anchor, class)
+    candidates: Literal["anchors", "pairs"] = "pairs"
+    candidates_per_level: int = 1000
+    score_threshold: float = 0.05
+    nms_iou: float = 0.5
+    nms_offset: Literal[0, 1] = 0
+    max_detections: int = 100
+    always_sorted: bool = True
+    rescale: Literal["before_nms", "after_nms"] = "before_nms"
+    # image: short side to short_side unless the long side would pass long_side
+    short_side: int = 800
+    long_side: int = 1333
+    resize_rounding: Literal["round", "floor"] = "round"
+    scale_factors: Literal["single", "per_axis"] = "per_axis"
+    interpolation: Literal["uint8", "float"] = "uint8"
+    channels: Literal["rgb", "bgr"] = "rgb"
+    value_range: Literal["255", "1"] = "255"
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    pad_divisor: int = 32
+    export_offset: Literal[0, 1] = 0
+
+    def __post_init__(self) -> None:
+        require(self.short_side >= 1 and self.long_side >= 1, "image sides are at least 1 pixel")
+        require(self.pad_divisor >= 1, "pad_divisor is at least 1")
+        require(self.max_detections >= 1, "max_detections is at least 1")
+        require(self.side_unit > 0, "side_unit is above 0")
+
+
+NATIVE = Conventions()
+CONVENTIONS: dict[str, Conventions] = {
+    "native": NATIVE,
+    "mmdet1": replace(
+        NATIVE,
+        name="mmdet1",
+        anchor_centre="pixel",
+        anchor_rounding="corners",
+        box_offset=1,
+        corner_shift=0.5,
+        clip_inset=1,
+        side_order="bottom_top_left_right",
+        side_unit=1.0,
+        candidates="anchors",
+        nms_offset=1,
+        always_sorted=False,
+        scale_factors="single",
+        export_offset=1,
+    ),
+    "mmdet2": replace(NATIVE, name="mmdet2"),
+    "torchvision": replace(
+        NATIVE,
+        name="torchvision",
+        anchor_rounding="corners",
+        anchor_sizes="truncated",
+        anchor_step="image",
+        delta_clamp="upper",
+        max_detections=300,
+        rescale="after_nms",
+        resize_rounding="floor",
+        interpolation="float",
+        value_range="1",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+    "detectron2": replace(
+        NATIVE,
+        name="detectron2",
+        delta_clamp="upper",
+        channels="bgr",
+        mean=(103.53, 116.28, 123.675),
+        std=(1.0, 1.0, 1.0),
+    ),
+}

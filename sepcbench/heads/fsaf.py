@@ -1,0 +1,39 @@
+"""FSAF's head (Zhu et al., arXiv 1903.00621): the anchor-free branch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sepcbench.heads.retina import AnchorHead
+from sepcbench.ops.boxes import decode_sides
+from sepcbench.specs import Conventions, FsafSpec
+
+
+class FsafHead(AnchorHead):
+    """One square of a stride per cell; boxes are distances from its centre to the four sides.
+
+    Training starts from boxes of two strides, where the ReLU passes gradients.
+    """
+
+    spec: FsafSpec
+
+    def __init__(
+        self,
+        spec: FsafSpec,
+        in_channels: Sequence[int],
+        num_classes: int,
+        strides: Sequence[int],
+        conventions: Conventions,
+    ) -> None:
+        super().__init__(spec, in_channels, num_classes, strides, conventions)
+        nn.init.constant_(self.box_pred.bias, 1 / conventions.side_unit)  # type: ignore[arg-type]
+
+    def activate(self, box: Tensor) -> Tensor:
+        """Distances are not negative."""
+        return F.relu(box)
+
+    def boxes(self, anchors: Tensor, values: Tensor) -> Tensor:
+        return decode_sides(anchors, values, self.conventions)
