@@ -7,6 +7,20 @@ from typing import Literal
 
 from sepcbench.errors import require
 
+# the fields that decide the network's input; all others act on its raw outputs
+PIXEL_FIELDS = (
+    "short_side",
+    "long_side",
+    "resize_rounding",
+    "interpolation",
+    "antialias",
+    "channels",
+    "value_range",
+    "mean",
+    "std",
+    "pad_divisor",
+)
+
 
 @dataclass(frozen=True)
 class Conventions:
@@ -47,6 +61,7 @@ class Conventions:
     resize_rounding: Literal["round", "floor"] = "round"
     scale_factors: Literal["single", "per_axis"] = "per_axis"
     interpolation: Literal["uint8", "float"] = "uint8"
+    antialias: bool = False
     channels: Literal["rgb", "bgr"] = "rgb"
     value_range: Literal["255", "1"] = "255"
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
@@ -100,6 +115,7 @@ CONVENTIONS: dict[str, Conventions] = {
         NATIVE,
         name="detectron2",
         delta_clamp="upper",
+        antialias=True,
         channels="bgr",
         mean=(103.53, 116.28, 123.675),
         std=(1.0, 1.0, 1.0),

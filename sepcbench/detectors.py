@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from sepcbench.errors import UsageError
 from sepcbench.heads import HEADS, Detections, LevelOutput
 from sepcbench.necks import NECKS
 from sepcbench.ops.pyramid import Pyramid, PyramidPair
-from sepcbench.specs import PconvSpec, SepcSpec, VariantSpec
+from sepcbench.specs import Conventions, PconvSpec, SepcSpec, VariantSpec
 
 ImageSizes = Sequence[tuple[int, int]]
 ScaleFactors = Sequence[float | Sequence[float]] | None
@@ -104,6 +106,14 @@ class Detector(nn.Module):
                 self.train()
         padded = (images.shape[2], images.shape[3])
         return self.decode(outputs, image_sizes, scale_factors, padded)
+
+    def under(self, conventions: Conventions) -> Detector:
+        """The same detector, weights shared, with other conventions."""
+        twin, head = copy.copy(self), copy.copy(self.head)
+        head.conventions = conventions  # type: ignore[assignment]
+        twin.spec = replace(self.spec, conventions=conventions)
+        twin._modules = {**self._modules, "head": head}
+        return twin
 
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Module-path prefixes of the parts that costs are split into.

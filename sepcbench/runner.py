@@ -278,12 +278,14 @@ def _train(run: Run, row: SuiteRow, data: CocoData | None, key: str) -> Path:
 
 
 def _score(run: Run, row: SuiteRow, path: Path, data: CocoData) -> Record:
-    from sepcbench.checkpoints import native
+    from sepcbench.checkpoints import loading, native
+    from sepcbench.checkpoints.matching import Wishes
     from sepcbench.measures.accuracy import detect_all
     from sepcbench.measures.scoring import score
 
     spec = replace(row.spec, num_classes=len(data.categories))
-    detector, classes = native.load(path, spec)
+    loaded = loading.load(path, Wishes(spec))
+    detector, classes = loaded.detector, loaded.classes or data.classes
     with run.bar(f"{run.suite.name}: score {row.label}") as progress:
         found = detect_all(detector, data, classes, device=run.options.device, progress=progress)
     return score(data, found, variant=row.spec.name, checkpoint=native.digest(path))

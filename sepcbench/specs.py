@@ -288,11 +288,11 @@ class Recipe:
     """
 
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     momentum: float = 0.9
     weight_decay: float = 1e-4
     batch: int = 8
-    iterations: int = 300
+    iterations: int = 250
     warmup_iterations: int = 30
     warmup_factor: float = 1 / 3
     decay_at: tuple[float, ...] = (0.7, 0.9)

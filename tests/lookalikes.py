@@ -50,7 +50,7 @@ def shapes(name: str) -> dict[str, list[int]]:
 
 
 def released_shapes(head: str, flavour: str) -> dict[str, list[int]]:
-    """Keys and shapes of a released checkpoint; FSAF's differ from RetinaNet's in the last convs."""
+    """Keys and shapes of a released checkpoint; FSAF differs from RetinaNet in the last convs."""
     found = shapes(f"keys11/retina_{flavour}")
     if head == "fsaf":
         last = {k: s for k, s in shapes("keys11/fsaf_sepc").items() if "retina_" in k}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sepcbench.backbones import BACKBONES
+from sepcbench.checkpoints import native
 from sepcbench.checkpoints.format import Format, Renamed
 from sepcbench.heads import HEADS
 from sepcbench.necks import NECKS
@@ -17,9 +18,6 @@ from sepcbench.specs import NATIVE, BackboneSpec, HeadSpec, NeckSpec, VariantSpe
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
-
-# keys named in an error line, per kind of difference
-_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,7 @@ class Differences:
             ("unexpected", self.unexpected),
             ("other shapes", shapes),
         )
-        return "; ".join(_listed(kind, items) for kind, items in kinds if items)
-
-
-def _listed(kind: str, items: Iterable[str]) -> str:
-    names = list(items)
-    rest = f", and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return f"{len(names)} {kind}: {', '.join(names[:_MOST_NAMED])}{rest}"
+        return "; ".join(native.listed(kind, list(items)) for kind, items in kinds if items)
 
 
 def compare(renamed: Renamed, wanted: Shapes, made_by: Format) -> Differences:

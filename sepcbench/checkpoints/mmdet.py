@@ -109,7 +109,7 @@ def _split_extras(key: str, laterals: int) -> str:
     return _OUTPUT.sub(f"necks.0.extras.convs.{int(match[1]) - laterals}.", key)
 
 
-def rename_detector(state: Mapping[str, Any], necks: tuple[str, ...] = ()) -> dict[str, Any]:
+def rename_detector(state: Mapping[str, Any]) -> dict[str, Any]:
     """Rename as `rename` does; every key must have a place here."""
     renamed = rename(state)
     if renamed.left_over:

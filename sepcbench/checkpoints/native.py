@@ -218,9 +218,10 @@ def differences(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
         if key in found and found[key].shape != wanted[key].shape
     ]
     kinds = (("missing", missing), ("unexpected", unexpected), ("other shapes", shapes))
-    return "; ".join(_listed(kind, items) for kind, items in kinds if items)
+    return "; ".join(listed(kind, items) for kind, items in kinds if items)
 
 
-def _listed(kind: str, items: list[str]) -> str:
+def listed(kind: str, items: list[str]) -> str:
+    """A count, a kind of keys and the first few of them."""
     rest = f", and {len(items) - _MOST_NAMED} more" if len(items) > _MOST_NAMED else ""
     return f"{len(items)} {kind}: {', '.join(items[:_MOST_NAMED])}{rest}"

@@ -20,9 +20,9 @@ from numpy import dtypes
 from sepcbench.errors import CheckpointError
 
 try:
-    from numpy._core import multiarray
+    from numpy._core import multiarray, numeric
 except ImportError:  # numpy 1.x
-    from numpy.core import multiarray  # type: ignore[no-redef]
+    from numpy.core import multiarray, numeric  # type: ignore[no-redef]
 
 
 class HistoryBuffer:
@@ -56,6 +56,10 @@ ALLOWED: dict[str, Any] = {
         for core in ("core", "_core")
         for name in ("_reconstruct", "scalar")
     },
+    **{
+        f"numpy.{core}.numeric._frombuffer": numeric.__dict__["_frombuffer"]
+        for core in ("core", "_core")
+    },
     "numpy.ndarray": np.ndarray,
     "numpy.dtype": np.dtype,
     **{f"numpy.dtypes.{cls.__name__}": cls for cls in _NUMPY_DTYPES},
@@ -69,7 +73,7 @@ ALLOWED: dict[str, Any] = {
 """From the full name of a global to what is built in its place; tensors come on top."""
 
 _PYTHON2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-_GLOBAL = re.compile(r"GLOBAL (\S+)")
+_GLOBAL = re.compile(r"GLOBAL (\w\S*)")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -125,8 +129,6 @@ def _guard(path: Path, trust: bool, read: Callable[[], Any]) -> Any:
         raise CheckpointError(
             f"checkpoint '{path}' needs a package that is not installed: {_first_line(error)}"
         ) from None
-    except OSError as error:
-        raise CheckpointError(f"checkpoint '{path}' cannot be read: {_first_line(error)}") from None
     except Exception as error:  # a damaged pickle can raise anything
         raise _damaged(path, error) from None
 

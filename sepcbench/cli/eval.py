@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sepcbench.cli import options
+from sepcbench.cli.ablation import ablate
 from sepcbench.cli.inspect import Conventions, Trust
 from sepcbench.cli.score import PerClass, tables
 from sepcbench.codec import encode
@@ -18,6 +19,7 @@ from sepcbench.records import Accuracy, Failure
 if TYPE_CHECKING:
     from sepcbench.checkpoints.matching import Wishes
     from sepcbench.data.coco import CocoData
+    from sepcbench.detectors import Detector
 
 
 def evaluate(
@@ -40,6 +42,10 @@ def evaluate(
         typer.Option(help="Write the boxes in COCO result format (a folder for several)."),
     ] = None,
     per_class: PerClass = False,
+    ablate_conventions: Annotated[
+        bool,
+        typer.Option("--ablate-conventions", help="AP of one checkpoint under every named set."),
+    ] = False,
     fmt: options.Format = "table",
 ) -> None:
     """Score checkpoints: the twelve COCO numbers, and AP per class.
@@ -48,6 +54,7 @@ def evaluate(
     detectron2, each with its producer's conventions; `sepcbench inspect` says which and why.
 
     Example: sepcbench eval runs/sepc/last.safetensors --data shapes/
+    Example: sepcbench eval retinanet.pth --data coco/ --ablate-conventions
     Example: sepcbench eval a.safetensors b.safetensors --data coco/ --device cuda --format json
     """
     options.check_format(fmt)
@@ -62,6 +69,11 @@ def evaluate(
     from sepcbench.checkpoints.matching import Wishes
 
     wishes = Wishes(variant, conventions, overrides)
+    if ablate_conventions:
+        _check_ablation(checkpoints, save_detections, per_class)
+        detector, classes = _load(checkpoints[0], wishes, trust, truth)
+        ablate(checkpoints[0], detector, classes, truth, device, batch, fmt)
+        return
     targets = _targets(save_detections, checkpoints)
     records: list[Accuracy | Failure] = []
     for path, target in zip(checkpoints, targets):
@@ -87,18 +99,33 @@ def _evaluate(
     batch: int,
     out: Path | None,
 ) -> Accuracy:
-    from sepcbench.checkpoints import loading, native
+    from sepcbench.checkpoints import native
     from sepcbench.measures.accuracy import detect_all
     from sepcbench.measures.scoring import score, write_detections
 
-    loaded = loading.load(path, wishes, trust)
-    detector = loaded.detector
-    classes = loaded.classes or _classes_of(data, path, detector.spec.num_classes)
+    detector, classes = _load(path, wishes, trust, data)
     with options.progress_bar(f"eval {path.name}") as progress:
         found = detect_all(detector, data, classes, device=device, batch=batch, progress=progress)
     if out is not None:
         write_detections(out, found)
     return score(data, found, variant=detector.spec.name, checkpoint=native.digest(path))
+
+
+def _load(
+    path: Path, wishes: Wishes, trust: bool, data: CocoData
+) -> tuple[Detector, tuple[str, ...]]:
+    from sepcbench.checkpoints import loading
+
+    loaded = loading.load(path, wishes, trust)
+    detector = loaded.detector
+    return detector, loaded.classes or _classes_of(data, path, detector.spec.num_classes)
+
+
+def _check_ablation(checkpoints: list[Path], save: Path | None, per_class: bool) -> None:
+    if len(checkpoints) > 1 or save is not None or per_class:
+        raise UsageError(
+            "--ablate-conventions takes one checkpoint, without --save-detections and --per-class"
+        )
 
 
 def _classes_of(data: CocoData, path: Path, count: int) -> tuple[str, ...]:

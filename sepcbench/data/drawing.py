@@ -16,14 +16,15 @@ CLASSES: tuple[str, ...] = ("circle", "square", "triangle")
 CATEGORY_IDS: tuple[int, ...] = (1, 3, 7)
 # sizes as fractions of the image's short side: 5 to 113 pixels at 128
 SMALLEST, LARGEST = 0.04, 0.88
-# 1 spreads the sizes evenly over the octaves; below 1 the large ones come more often
-SIZE_SKEW = 0.35
+# the large ones come more often (1 would spread the sizes evenly over the octaves), but for a share
+# of shapes that is spread evenly, so that every set has very small ones
+SIZE_SKEW, EVEN_SIZE_SHARE = 0.35, 0.12
 EMPTY_SHARE, CROWD_SHARE = 0.08, 0.1
 MOST_OBJECTS = 4
 # share of the shapes that have the hue of their class; the others have any hue
-TRUE_HUE_SHARE = 0.92
+TRUE_HUE_SHARE = 0.95
 # a shape may not hide more than this share of another one
-MOST_HIDDEN = 0.5
+MOST_HIDDEN = 0.3
 _SUPERSAMPLING = 4
 
 
@@ -91,7 +92,7 @@ def _place(rng: np.random.Generator, size: Size, taken: np.ndarray) -> list[Shap
 
 def _extent(rng: np.random.Generator, size: Size) -> float:
     """The longer side of a shape in pixels: all sizes, the smallest less often."""
-    share = rng.uniform() ** SIZE_SKEW
+    share = rng.uniform() ** (1.0 if rng.random() < EVEN_SIZE_SHARE else SIZE_SKEW)
     return min(size) * SMALLEST * (LARGEST / SMALLEST) ** share
 
 

@@ -26,12 +26,16 @@ CACHE_BYTES = 1 << 30
 
 
 class EvaluationBatch(NamedTuple):
-    """Images of one padded shape, (N, 3, H, W), and per image its id, size and scale factor."""
+    """Images of one padded shape, (N, 3, H, W), and per image its id and sizes.
+
+    `sizes` (h, w) of the resized images, `originals` (h, w) of the files, `scales` between them.
+    """
 
     images: Tensor
     image_ids: list[int]
     sizes: list[tuple[int, int]]
     scales: list[tuple[float, float]]
+    originals: list[tuple[int, int]]
 
 
 class TrainingBatch(NamedTuple):
@@ -70,6 +74,7 @@ def _evaluation_batch(
         image_ids=[entry.id for entry, _ in group],
         sizes=[item.size for _, item in group],
         scales=[item.scale for _, item in group],
+        originals=[item.original for _, item in group],
     )
 
 

@@ -29,12 +29,14 @@ _BAD_IMAGE = (
 class Prepared(NamedTuple):
     """One image as network input, not padded yet.
 
-    `image` (3, h, w) float32; `size` (h, w) in pixels; `scale` (x, y) from the file's pixels.
+    `image` (3, h, w) float32; `size` (h, w) in pixels; `scale` (x, y) from the file's pixels;
+    `original` (h, w) of the file.
     """
 
     image: Tensor
     size: tuple[int, int]
     scale: tuple[float, float]
+    original: tuple[int, int]
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -77,6 +79,22 @@ def scaled_size(size: tuple[int, int], conventions: Conventions) -> tuple[tuple[
     return (height, width), scale
 
 
+def scale_factors(
+    original: tuple[int, int], size: tuple[int, int], conventions: Conventions
+) -> tuple[float, float]:
+    """What boxes are divided by, (x, y), to be in pixels of the file again.
+
+    Args:
+        original: (h, w) of the file.
+        size: (h, w) of the resized image.
+        conventions: field `scale_factors`; `single` is the scale before rounding.
+    """
+    if conventions.scale_factors == "single":
+        scale = scaled_size(original, conventions)[1]
+        return scale, scale
+    return size[1] / original[1], size[0] / original[0]
+
+
 def prepare(rgb: np.ndarray, conventions: Conventions) -> Prepared:
     """Resize and normalise one image.
 
@@ -85,24 +103,22 @@ def prepare(rgb: np.ndarray, conventions: Conventions) -> Prepared:
         conventions: sides, rounding, interpolation, channel order, mean and std.
     """
     height, width = rgb.shape[:2]
-    size, scale = scaled_size((height, width), conventions)
+    size, _ = scaled_size((height, width), conventions)
     image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]  # (1, 3, H, W)
     if conventions.interpolation == "uint8":
-        image = _normalise(_resize(image, size).float(), conventions)
+        image = _normalise(_resize(image, size, conventions).float(), conventions)
     else:
-        image = _resize(_normalise(image.float(), conventions), size)
-    if conventions.scale_factors == "single":
-        factors = (scale, scale)
-    else:
-        factors = (size[1] / width, size[0] / height)
-    return Prepared(image[0].contiguous(), size, factors)
+        image = _resize(_normalise(image.float(), conventions), size, conventions)
+    factors = scale_factors((height, width), size, conventions)
+    return Prepared(image[0].contiguous(), size, factors, (height, width))
 
 
-def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear without antialiasing, half-pixel centres: what OpenCV and torchvision do."""
+def _resize(image: Tensor, size: tuple[int, int], conventions: Conventions) -> Tensor:
+    """Bilinear, half-pixel centres: OpenCV and torchvision do not antialias, Pillow does."""
     if tuple(image.shape[-2:]) == size:
         return image
-    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+    smooth = conventions.antialias
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=smooth)
 
 
 def _normalise(image: Tensor, conventions: Conventions) -> Tensor:

@@ -52,7 +52,7 @@ def detect_all(
         for item in evaluation_batches(data, conventions, batch):
             results = detector.detect(item.images.to(device), item.sizes, item.scales)
             for image_id, result in zip(item.image_ids, results):
-                found += _entries(image_id, result, ids, conventions.export_offset)
+                found += coco_entries(image_id, result, ids, conventions.export_offset)
             done += len(item.image_ids)
             if progress:
                 progress(done, len(data.images), f"{len(found)} boxes")
@@ -61,16 +61,24 @@ def detect_all(
     return found
 
 
-def _entries(
+def coco_entries(
     image_id: int, result: Detections, ids: Sequence[int | None], offset: int
 ) -> list[dict[str, Any]]:
+    """Detections of one image in COCO result format.
+
+    Args:
+        image_id: of the image.
+        result: boxes in pixels of its file.
+        ids: the category id of each label; None for a label without a class, which is left out.
+        offset: a width is x2 - x1 + offset.
+    """
     boxes = _as_xywh(result.boxes.detach().cpu(), offset)
     return [
         {"image_id": image_id, "category_id": ids[label], "bbox": box, "score": score}
         for box, score, label in zip(
             boxes.tolist(), result.scores.tolist(), result.labels.tolist(), strict=True
         )
-        if ids[label] is not None  # a label without a class, which COCO does not score
+        if ids[label] is not None
     ]
 
 

@@ -26,7 +26,7 @@ from sepcbench.training.schedule import build_optimizer, learning_rate, set_lear
 Progress = Callable[[int, int, str], None]
 Save = Callable[[Path, Detector, Sequence[str], Training | None], None]
 
-SAVE_EVERY = 200
+SAVE_EVERY = 100
 # how many losses a training record keeps at most
 _KEPT_LOSSES = 200
 _STATE, _WEIGHTS = "state.pt", "last.safetensors"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sepcbench.checkpoints.loading import inspect, load
 from sepcbench.checkpoints.matching import Wishes
 from sepcbench.detectors import build
 from sepcbench.errors import CheckpointError, UsageError
+from sepcbench.heads.outputs import cells_first
 from sepcbench.specs import CONVENTIONS
 from sepcbench.variants import VARIANTS, variant
 
@@ -61,6 +63,7 @@ def test_every_format_has_a_file_that_it_recognises(tmp_path: Path) -> None:
     torch.save({"backbone.body.conv1.weight": torch.zeros(1)}, files["torchvision"])
     torch.save({"model": weights(lookalikes.detectron2_shapes())}, files["detectron2"])
     assert set(files) == set(FORMATS)
+    assert {made.conventions for made in FORMATS.values()} <= {*CONVENTIONS, ""}
     for name, path in files.items():
         contents = read(path)
         assert [made.name for made in FORMATS.values() if made.recognise(contents)] == [name]
@@ -112,7 +115,7 @@ def test_released_checkpoints_without_configuration(
     for text in ("have the same keys and shapes", "head.box_stds", "add --variant", *found.fits):
         assert text in str(error.value)
     detector = sepcbench.load(path, variant_of(head, flavour))
-    assert detector.spec.head.TYPE == head
+    assert head == detector.spec.head.TYPE
     assert detector.spec.conventions.name == "mmdet1"
 
 
@@ -130,12 +133,14 @@ def test_a_stated_head_that_the_user_overrules_is_mentioned(tmp_path: Path) -> N
     assert "names the head free_anchor" in why(found, "variant retinanet_r50_sepc")
 
 
-# --- mmdetection 2.x and 3.x, UniverseNet ---------------------------------------------------------
+# --- mmdetection 2.x and 3.x, UniverseNet --------------------------------------------------------
 
 
 def test_retinanet_of_an_unknown_version_needs_conventions(tmp_path: Path) -> None:
     path = save_mmdet(tmp_path / "x.pth", weights(shapes(BASELINE)), {})
-    with pytest.raises(CheckpointError, match=r"mmdetection 1\.x or mmdetection 2\.x .* add --conv"):
+    with pytest.raises(
+        CheckpointError, match=r"mmdetection 1\.x or mmdetection 2\.x .* add --conv"
+    ):
         load(path, Wishes("retinanet_r50_fpn"))
     assert inspect(path).format is None
     for name in ("mmdet1", "mmdet2"):
@@ -217,7 +222,7 @@ def test_universenet(tmp_path: Path) -> None:
     assert sepcbench.load(path, "retinanet_r50_sepc").spec.necks[1].extra_padding == 1
 
 
-# --- torchvision ------------------------------------------------------------------------------------
+# --- torchvision ---------------------------------------------------------------------------------
 
 
 def _torchvision(version: str) -> nn.Module:
@@ -239,8 +244,6 @@ def _same_maps(detector: nn.Module, model: nn.Module) -> None:
     split = [level.cls.shape[2] * level.cls.shape[3] * 9 for level in ours]
     logits, deltas = (theirs[k].split(split, dim=1) for k in ("cls_logits", "bbox_regression"))
     for level, cls, box in zip(ours, logits, deltas):
-        from sepcbench.heads.outputs import cells_first
-
         torch.testing.assert_close(cells_first(level.cls, 91), cls, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(cells_first(level.box, 4), box, rtol=1e-4, atol=1e-5)
 
@@ -269,7 +272,19 @@ def test_torchvision_with_frozen_bn_has_eps_0(tmp_path: Path) -> None:
     _same_maps(loaded.detector, model)
 
 
-# --- detectron2 -------------------------------------------------------------------------------------
+def test_torchvision_before_0_13_had_flat_names(tmp_path: Path) -> None:
+    """Towers were conv, ReLU, conv, ReLU, ... in one sequence, and FPN's convs had no `.0`."""
+    model, old = _torchvision(""), {}
+    for key, value in model.state_dict().items():
+        key = re.sub(r"(_head\.conv\.)(\d)\.0\.", lambda m: f"{m[1]}{2 * int(m[2])}.", key)
+        old[re.sub(r"((?:inner|layer)_blocks\.\d)\.0\.", r"\1.", key)] = value
+    assert "head.regression_head.conv.6.weight" in old
+    assert "backbone.fpn.inner_blocks.2.bias" in old
+    torch.save(old, tmp_path / "x.pth")
+    _same_maps(sepcbench.load(tmp_path / "x.pth"), model)
+
+
+# --- detectron2 ----------------------------------------------------------------------------------
 
 
 def _detectron2_arrays() -> dict[str, np.ndarray]:
@@ -322,7 +337,7 @@ def test_detectron2_needs_its_stride_relu_and_colours(tmp_path: Path) -> None:
     assert detector.spec.conventions.channels == "bgr"
 
 
-# --- native ----------------------------------------------------------------------------------------
+# --- native --------------------------------------------------------------------------------------
 
 
 def test_native_checkpoints_carry_their_own_conventions(tmp_path: Path) -> None:
@@ -343,7 +358,7 @@ def test_native_checkpoints_carry_their_own_conventions(tmp_path: Path) -> None:
     assert changed.conventions.short_side == 128
 
 
-# --- what the user says ------------------------------------------------------------------------------
+# --- what the user says --------------------------------------------------------------------------
 
 
 def test_fields_are_overridden_one_by_one(tmp_path: Path) -> None:

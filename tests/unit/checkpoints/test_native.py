@@ -93,11 +93,23 @@ def test_what_is_not_a_checkpoint_has_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("old", [True, False])
-def test_torch_pickles_are_not_read_so_far(tmp_path: Path, old: bool) -> None:
+def test_torch_pickles_are_not_native(tmp_path: Path, old: bool) -> None:
     for name in ("model.pth", "model.bin"):
         torch.save({"state_dict": {}}, tmp_path / name, _use_new_zipfile_serialization=not old)
-        with pytest.raises(CheckpointError, match=r"only native checkpoints .* are read so far"):
+        with pytest.raises(
+            CheckpointError, match=r"is a torch pickle, not a checkpoint written by"
+        ):
             native.read(tmp_path / name)
+
+
+def test_a_header_of_any_length_is_one(tmp_path: Path) -> None:
+    """The first byte is the low one of the length; at 0x80 a pickle starts alike."""
+    path, found = tmp_path / "x.safetensors", set()
+    for letters in range(0, 300, 8):
+        safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"note": "x" * letters})
+        found.add(path.read_bytes()[:1])
+        assert native.read_header(path)["__metadata__"]["note"] == "x" * letters
+    assert b"\x80" in found
 
 
 def _describe(path: Path, **changes: Any) -> None:

@@ -53,6 +53,7 @@ def naive_bilinear(x: np.ndarray, rows: int, columns: int) -> np.ndarray:
 def test_pconv_is_equation_1() -> None:
     conv, levels = PyramidConv(2, 3), pyramid(2)
     for kernel in (conv.up, conv.same, conv.down):
+        torch.nn.init.normal_(kernel.weight, std=0.3)
         torch.nn.init.normal_(kernel.bias)
     names = ("up", "same", "down")
     w, b = (
@@ -89,6 +90,8 @@ def test_scale_kernel_1_is_retinanets_tower() -> None:
 @pytest.mark.parametrize("mode", [True, False])
 def test_sepc_with_zero_offsets_is_pconv(deform: str, mode: bool) -> None:
     plain = NECKS[PconvSpec](PconvSpec(channels=6, depth=2, norm="integrated"), (6,) * 3)
+    for kernel in (k for m in plain.modules() if isinstance(m, PyramidConv) for k in m.children()):
+        torch.nn.init.normal_(kernel.weight, std=0.1)
     sepc = NECKS[SepcSpec](SepcSpec(channels=6, depth=2, deform=deform), (6,) * 3)
     loaded = sepc.load_state_dict(plain.state_dict(), strict=False)
     assert not loaded.unexpected_keys
@@ -157,3 +160,15 @@ def test_a_shared_kernel_needs_equal_channels(spec: PconvSpec | SepcSpec) -> Non
 def test_a_pair_has_branches_of_its_own() -> None:
     neck = NECKS[PconvSpec](PconvSpec(channels=6, branches="separate"), (6,) * 3)
     assert not torch.equal(neck(pyramid(6)).cls[0], neck(pyramid(6)).loc[0])
+
+
+def test_a_narrow_pconv_starts_as_a_plain_conv_and_a_wide_one_as_published() -> None:
+    """Across levels 32 channels start at zero, so that a short training suffices; 256 do not."""
+    narrow = PyramidConv(32, 32)
+    pyramid = [torch.randn(1, 32, 8, 8), torch.randn(1, 32, 4, 4)]
+    for x, y in zip(pyramid, narrow(pyramid)):
+        torch.testing.assert_close(y, narrow.same(x))
+    wide = PyramidConv(256, 256)
+    for kernel in (wide.up, wide.same, wide.down):
+        assert kernel is not None
+        assert kernel.weight.std().item() == pytest.approx(0.01, rel=0.02)
