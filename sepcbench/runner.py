@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sepcbench.errors import StoreError, UsageError, unknown
+from sepcbench.errors import SepcbenchError, StoreError, UsageError, unknown
 from sepcbench.records import Environment, Failure, Record
 from sepcbench.results import keep_suite
 from sepcbench.specs import MeasureName
@@ -110,7 +110,7 @@ def _attempt(run: Run, row: SuiteRow, kind: str, key: str, make: Callable[[], Re
 def reason(error: BaseException) -> str:
     """An exception as one line, with its kind where the message alone would not do."""
     first = " ".join(str(error).split())[:300]
-    return first if isinstance(error, UsageError) and first else f"{type(error).__name__}: {first}"
+    return first if isinstance(error, SepcbenchError) and first else f"{type(error).__name__}: {first}"
 
 
 def _keep(run: Run, row: SuiteRow, kind: str, key: str, record: Record) -> None:

@@ -114,11 +114,20 @@ def prepare(rgb: np.ndarray, conventions: Conventions) -> Prepared:
 
 
 def _resize(image: Tensor, size: tuple[int, int], conventions: Conventions) -> Tensor:
-    """Bilinear, half-pixel centres: OpenCV and torchvision do not antialias, Pillow does."""
+    """Bilinear, half-pixel centres; (1, 3, H, W) of either type to the same type.
+
+    OpenCV and torchvision do not antialias, Pillow does. Without antialiasing bytes are rounded
+    once, as OpenCV does; torch's own path for bytes rounds twice, as Pillow does.
+    """
     if tuple(image.shape[-2:]) == size:
         return image
     smooth = conventions.antialias
-    return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=smooth)
+    once = image.dtype == torch.uint8 and not smooth
+    values = image.float() if once else image
+    resized = F.interpolate(
+        values, size=size, mode="bilinear", align_corners=False, antialias=smooth
+    )
+    return resized.round().to(torch.uint8) if once else resized
 
 
 def _normalise(image: Tensor, conventions: Conventions) -> Tensor:
