@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test test-all lint gpu clean
 
 demo: $(STAMP)
-	$(BIN)/sepcbench run quick
+	$(BIN)/sepcbench run quick --results runs/results
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 2

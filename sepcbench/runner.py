@@ -110,7 +110,8 @@ def _attempt(run: Run, row: SuiteRow, kind: str, key: str, make: Callable[[], Re
 def reason(error: BaseException) -> str:
     """An exception as one line, with its kind where the message alone would not do."""
     first = " ".join(str(error).split())[:300]
-    return first if isinstance(error, SepcbenchError) and first else f"{type(error).__name__}: {first}"
+    clear = isinstance(error, SepcbenchError) and first
+    return first if clear else f"{type(error).__name__}: {first}"
 
 
 def _keep(run: Run, row: SuiteRow, kind: str, key: str, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""One thread per test process: the suite runs in parallel processes, which would fight over cores."""
+"""One thread per test process: the processes of a parallel run would fight over the cores."""
 
 import os
 

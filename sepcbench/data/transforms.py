@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from sepcbench.data import opencv
 from sepcbench.errors import DataError
 from sepcbench.specs import Conventions
 
@@ -116,18 +117,14 @@ def prepare(rgb: np.ndarray, conventions: Conventions) -> Prepared:
 def _resize(image: Tensor, size: tuple[int, int], conventions: Conventions) -> Tensor:
     """Bilinear, half-pixel centres; (1, 3, H, W) of either type to the same type.
 
-    OpenCV and torchvision do not antialias, Pillow does. Without antialiasing bytes are rounded
-    once, as OpenCV does; torch's own path for bytes rounds twice, as Pillow does.
+    OpenCV and torchvision do not antialias; Pillow does, which torch follows for bytes.
     """
     if tuple(image.shape[-2:]) == size:
         return image
     smooth = conventions.antialias
-    once = image.dtype == torch.uint8 and not smooth
-    values = image.float() if once else image
-    resized = F.interpolate(
-        values, size=size, mode="bilinear", align_corners=False, antialias=smooth
-    )
-    return resized.round().to(torch.uint8) if once else resized
+    if image.dtype == torch.uint8 and not smooth:
+        return opencv.resize(image[0], size)[None]
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=smooth)
 
 
 def _normalise(image: Tensor, conventions: Conventions) -> Tensor:

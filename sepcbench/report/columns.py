@@ -77,7 +77,7 @@ COLUMNS: dict[str, Column] = {
     "neck_macs": Column("neck, GMAC", _macs("neck"), 3, "cost"),
     "head_macs": Column("head, GMAC", _macs("head"), 3, "cost"),
     "tower_macs": Column("towers, GMAC", _macs("tower"), 3, "cost"),
-    "sampling_macs": Column("deformable sampling, GMAC (apart)", _sampling, 3, "cost"),
+    "sampling_macs": Column("sampling, GMAC (apart)", _sampling, 3, "cost"),
     "latency": Column("latency, ms (lower is better)", latency_ms, 3, "latency", "latency_ms"),
     "latency_ratio": Column("latency, times the first row", latency_ratio, 3, "latency"),
     "ap": Column("AP, % (higher is better)", _score("ap"), 1, "accuracy", "ap"),
@@ -108,7 +108,8 @@ def measured_cell(column: Column, row: Row) -> str:
     if value is None:
         failed = any(failure.measure == column.measure for failure in row.failures)
         return FAILED if failed else BLANK
-    text = f"{value:,.{column.digits}f}"
+    # a small model's counts would be lost in a large one's digits
+    text = f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:,.{column.digits}f}"
     if column.value is latency_ratio and row.latency and row.latency.ratio:
         low, high = row.latency.ratio.ci95
         mark = "" if row.latency.ratio.resolved else " ~"
