@@ -37,7 +37,8 @@ def show(
     parts = _parts(detector)
     maps = _maps(detector, spec, size)
     value = {"name": spec.name, "spec": encode(spec), "parts": parts, "maps": maps}
-    options.emit(fmt, [_spec_table(spec), _parts_table(parts), _maps_table(maps, shape)], value)
+    tables = [_spec_table(spec), _parts_table(parts), _maps_table(maps, shape)]
+    options.emit(fmt, tables, [value])
 
 
 def _parts(detector: Any) -> list[dict[str, Any]]:

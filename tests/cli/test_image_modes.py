@@ -15,6 +15,7 @@ from PIL import Image, ImageFile
 
 from sepcbench.checkpoints.native import save
 from sepcbench.cli.app import run
+from sepcbench.data.transforms import read_rgb
 from sepcbench.detectors import build
 from sepcbench.variants import variant
 
@@ -167,10 +168,8 @@ def test_other_pictures_are_told_apart(found: dict[str, list[Any]]) -> None:
     assert found["grey.png"] != found["rgb.bmp"] != found["palette.png"]
 
 
-def test_cmyk_jpeg_and_its_inverted_ink(checkpoint: Path, tmp_path: Path) -> None:
+def test_cmyk_jpeg_and_its_inverted_ink(tmp_path: Path) -> None:
     """Photoshop stores ink inverted; a wrong guess gives the negative, far from the JPEG's loss."""
-    from sepcbench.data.transforms import read_rgb
-
     smooth = np.linspace(0, 255, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint8)
     cmyk = np.dstack([255 - smooth, smooth, 255 - smooth, np.zeros_like(smooth)])
     path = tmp_path / "cmyk.jpg"

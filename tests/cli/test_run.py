@@ -181,7 +181,7 @@ def test_bad_input_is_one_line_and_exit_code_2(small, capsys, arguments, words):
 
 def test_show_and_list_as_json(capsys):
     assert run(["show", "retinanet_r18_sepc", "--set", "extra_padding=0", "--format", "json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
+    (shown,) = json.loads(capsys.readouterr().out)
     assert shown["spec"]["necks"][1]["extra_padding"] == 0
     # Padding 0 in the extra convs: 800x1344 gives P3 100x168, two cells fewer each way.
     assert (shown["maps"][0]["height"], shown["maps"][0]["width"]) == (98, 166)

@@ -16,7 +16,7 @@ from sepcbench.conventions import CONVENTIONS, Conventions
 from sepcbench.data.transforms import pad_stack, prepare, scaled_size
 
 SIZES = [(480, 640), (640, 480), (427, 640), (333, 500), (612, 612), (300, 1000), (1200, 900)]
-SMALL = [(48, 64), (64, 48), (33, 100), (37, 53), (150, 211), (80, 80)]
+SMALL = [(48, 64), (64, 48), (33, 100), (37, 53), (150, 211), (80, 80), (1, 50), (5, 1)]
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -83,6 +83,8 @@ OPENCV_CRC32 = {
     (37, 53): 0x23F02065,
     (150, 211): 0x65017A05,
     (80, 80): 0x1408E436,
+    (1, 50): 0x1A88F1E0,
+    (5, 1): 0x41871669,
 }
 
 

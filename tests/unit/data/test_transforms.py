@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from sepcbench.data.transforms import (
     flip,
@@ -55,17 +54,6 @@ def test_scale_factors_are_one_number_or_one_per_axis() -> None:
     per_axis = prepare(image, replace(CONVENTIONS["mmdet2"], **small))
     assert per_axis.size == (80, 107)
     assert per_axis.scale == (107 / 64, 80 / 48)
-
-
-@pytest.mark.parametrize("size", [(48, 64), (64, 48), (33, 100), (80, 80)])
-def test_torchvision_conventions_equal_torchvisions_transform(size: tuple[int, int]) -> None:
-    image = _noise(*size)
-    conventions = replace(CONVENTIONS["torchvision"], short_side=80, long_side=133)
-    theirs = GeneralizedRCNNTransform(80, 133, list(conventions.mean), list(conventions.std))
-    wanted, _ = theirs.eval()([torch.from_numpy(image).permute(2, 0, 1) / 255])
-    ours = prepare(image, conventions)
-    assert ours.size == tuple(wanted.image_sizes[0])
-    torch.testing.assert_close(pad_stack([ours.image], 32), wanted.tensors)
 
 
 def test_uint8_resizing_is_bilinear_without_antialias_and_rounds_to_grey_levels() -> None:
