@@ -132,17 +132,22 @@ class Detector(nn.Module):
         }
 
 
-def build(spec: VariantSpec, *, init: bool = True) -> Detector:
+def build(spec: VariantSpec, *, init: bool = True, seed: int | None = None) -> Detector:
     """Build a detector.
 
     Args:
         spec: of the variant.
         init: initialise the weights; without, they are whatever memory holds, which is enough
             for counting and much faster.
+        seed: of the weights; torch's random state is left as it was. None draws from that state.
 
     Raises:
         UsageError: the parts do not fit each other.
     """
+    if init and seed is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Detector(spec)
     if init:
         return Detector(spec)
     with torch.device("meta"):

@@ -6,6 +6,7 @@ AP and AR as fractions of 1. A value that does not exist is None, never NaN.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 SCHEMA = 1
@@ -77,7 +78,9 @@ class Latency:
 
     `samples_s` and `wall_samples_s` have one list per round. On a GPU `samples_s` are
     CUDA-event times and `wall_samples_s` synchronised wall-clock times; on a CPU both are the
-    same clock and the second is empty. `stopped` is "rounds", "settled" or "time limit".
+    same clock and the second is empty. `stopped` is "rounds", "settled", "time limit" or
+    "interrupted". `reference` is the row that ratios were to be taken to; `ratio` is None for that
+    row itself, and for all where it failed.
     """
 
     variant: str
@@ -106,6 +109,7 @@ class Latency:
     wall_samples_s: tuple[tuple[float, ...], ...] = ()
     wall_median_s: float | None = None
     ratio: Ratio | None = None
+    reference: str = ""
     detections: int | None = None
 
 
@@ -161,6 +165,11 @@ class Failure:
     variant: str
     measure: str
     reason: str
+
+
+def interrupted(records: Iterable[object]) -> bool:
+    """Whether sampling was broken off by Ctrl-C; what it had by then is in the records."""
+    return any(isinstance(item, Latency) and item.stopped == "interrupted" for item in records)
 
 
 # What a paper may publish of a row, in the unit papers print it in: AP in %, latency in ms, MACs

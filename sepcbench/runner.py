@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sepcbench.errors import SepcbenchError, StoreError, UsageError, unknown
-from sepcbench.records import Environment, Failure, Record
+from sepcbench.records import Environment, Failure, Record, interrupted
 from sepcbench.results import keep_suite
 from sepcbench.specs import MeasureName
 from sepcbench.store import Store, Stored, key_of, now
@@ -158,23 +158,19 @@ def _run_cost(run: Run) -> None:
 
 
 def _run_latency(run: Run) -> None:
-    """Time all rows against each other: if one is missing, all are timed again."""
-    from sepcbench import detectors
+    """Time the chosen rows against each other and against the suite's first row.
+
+    If one of them is missing, all are timed again. After Ctrl-C the complete rounds are stored.
+    """
+    from sepcbench.engines import ENGINES
     from sepcbench.measures.latency import measure
 
-    settings = run.suite.file.latency
-    specs = [row.spec for row in run.rows]
-    key = key_of(settings, run.options.device, *specs)
-    keys = {row.name: key for row in run.rows}
-    if not _todo(run, "latency", keys):
+    settings, first = run.suite.file.latency, run.suite.rows[0]
+    group = run.rows if first in run.rows else (first, *run.rows)
+    key = key_of(settings, run.options.device, *(row.spec for row in group))
+    if not _todo(run, "latency", {row.name: key for row in run.rows}):
         return
-    built: dict[str, Any] = {}
-    records: dict[str, Record] = {}
-    for row in run.rows:
-        try:
-            built[row.name] = detectors.build(row.spec)
-        except Exception as error:
-            records[row.name] = Failure(row.spec.name, "latency", reason(error))
+    built, records = _build(group, settings.protocol.seed)
     with run.bar(f"{run.suite.name}: latency") as progress:
         records |= measure(
             built,
@@ -185,10 +181,29 @@ def _run_latency(run: Run) -> None:
             device=run.options.device,
             engine=settings.engine,
             protocol=settings.protocol,
+            run_as=ENGINES[settings.engine],
+            reference=first.name,
             progress=progress,
         )
+    broken_off = interrupted(records.values())
     for row in run.rows:
-        _keep(run, row, "latency", key, records[row.name])
+        _keep(run, row, "latency", "interrupted" if broken_off else key, records[row.name])
+    if broken_off:
+        raise KeyboardInterrupt
+
+
+def _build(rows: tuple[SuiteRow, ...], seed: int) -> tuple[dict[str, Any], dict[str, Record]]:
+    """Build the detectors of rows; those that cannot be built become failures."""
+    from sepcbench import detectors
+
+    built: dict[str, Any] = {}
+    failed: dict[str, Record] = {}
+    for row in rows:
+        try:
+            built[row.name] = detectors.build(row.spec, seed=seed)
+        except Exception as error:
+            failed[row.name] = Failure(row.spec.name, "latency", reason(error))
+    return built, failed
 
 
 # --- accuracy ------------------------------------------------------------------------------
@@ -242,16 +257,25 @@ def _attempt_accuracy(
 ) -> None:
     file = run.suite.file
     given = run.options.checkpoints.get(row.name)
-    parts: tuple[Any, ...] = (row.spec, file.shapes, file.train, run.options.device)
-    key = key_of(*parts, str(given or ""), str(run.options.data or ""))
+    trained: tuple[Any, ...] = (row.spec, file.shapes, file.train, run.options.device)
+    key = key_of(*trained)
+    if given is not None:
+        key = key_of(row.spec, run.options.device, *_digests(given, test_data.annotations))
     if not run.options.fresh and run.store.done(row.name, "accuracy", key):
         return
 
     def make() -> Record:
-        path = given or _train(run, row, train_data, key_of(*parts))
+        path = given or _train(run, row, train_data, key_of(*trained))
         return _score(run, row, path, test_data)
 
     _attempt(run, row, "accuracy", key, make)
+
+
+def _digests(*files: Path) -> list[str]:
+    """What is in the files: the same path may hold another checkpoint the next time."""
+    from sepcbench.checkpoints import native
+
+    return [native.digest(file) if file.is_file() else "missing" for file in files]
 
 
 def _train(run: Run, row: SuiteRow, data: CocoData | None, key: str) -> Path:

@@ -8,12 +8,12 @@ import typer
 
 from sepcbench.cli import options
 from sepcbench.cli.options import Format, Set
-from sepcbench.cli.rows import Shape, chosen_rows, shape_of, with_rows
+from sepcbench.cli.rows import Shape, chosen_rows, cost_settings, with_rows
 from sepcbench.codec import encode
 from sepcbench.errors import CountError, SepcbenchError
 from sepcbench.report.table import Table
 from sepcbench.specs import CostConvention, VariantSpec
-from sepcbench.units import format_shape, giga, mega
+from sepcbench.units import format_shape, giga, mega, parse_shape
 
 if TYPE_CHECKING:
     from sepcbench.records import Cost
@@ -47,8 +47,9 @@ def flops(
         bool, typer.Option("--check", help="Count a second way too; differing is an error.")
     ] = False,
     convention: Annotated[
-        str, typer.Option("--convention", help="What is in the total: mac, mmdet or paper.")
-    ] = "mac",
+        str | None,
+        typer.Option(help="What is in the total: mac, mmdet or paper; else the suite's, else mac."),
+    ] = None,
     fmt: Format = "table",
 ) -> None:
     """Count multiply-adds (MAC) and parameters, for one image.
@@ -58,14 +59,16 @@ def flops(
     """
     options.check_format(fmt)
     options.check_choice("view", by, VIEW_TABLES)
-    options.check_choice("convention", convention, get_args(CostConvention))
-    size = shape_of("cost", shape, suite)
+    if convention is not None:
+        options.check_choice("convention", convention, get_args(CostConvention))
+    settings = cost_settings(suite, shape, convention)
+    size = parse_shape(settings.shape)
     rows = chosen_rows(variants, suite, sets)
     costs = []
     with options.progress_bar("flops") as progress:
         for done, row in enumerate(rows):
             progress(done, len(rows), row.name)
-            costs.append(_count(row.spec, size, exact, check, convention))
+            costs.append(_count(row.spec, size, exact, check, settings.convention))
     tables = VIEW_TABLES[by]([row.name for row in rows], costs)
     options.emit(fmt, tables, with_rows(rows, [encode(cost) for cost in costs]))
 
@@ -88,7 +91,7 @@ def _count(
         line = str(error).splitlines()[0]
         raise CountError(
             f"variant '{spec.name}' does not run at {format_shape(shape)}: {line}; "
-            "try a larger --shape"
+            "try another --shape"
         ) from None
     return counted
 

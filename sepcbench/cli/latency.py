@@ -9,14 +9,14 @@ import typer
 
 from sepcbench.cli import options
 from sepcbench.cli.options import Device, Format, Set
-from sepcbench.cli.rows import ChosenRow, Shape, chosen_rows, shape_of, with_rows
+from sepcbench.cli.rows import ChosenRow, Shape, chosen_rows, latency_settings, with_rows
 from sepcbench.codec import encode
-from sepcbench.records import Failure, Latency
+from sepcbench.records import Failure, Latency, interrupted
 from sepcbench.report.table import Table
-from sepcbench.specs import EngineName, Protocol, Scope
-from sepcbench.units import format_shape, milliseconds
+from sepcbench.specs import Dtype, EngineName, Protocol, Scope
+from sepcbench.suites import LatencySettings
+from sepcbench.units import format_shape, milliseconds, parse_shape
 
-DEFAULTS = Protocol()
 HEADERS = (
     "variant",
     "median, ms (lower is better)",
@@ -37,22 +37,20 @@ def latency(
     sets: Set = None,
     device: Device = "cpu",
     shape: Shape = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images per call.")] = 1,
-    dtype: Annotated[str, typer.Option("--dtype", help="fp32, fp16 or bf16.")] = "fp32",
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per call.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16.")] = None,
     scope: Annotated[
-        str, typer.Option("--scope", help="neck, neck+head, forward or end-to-end.")
-    ] = "forward",
-    engine: Annotated[str, typer.Option("--engine", help="How the module runs: eager.")] = "eager",
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=1, help="Interleaved rounds.")
-    ] = DEFAULTS.rounds,
+        str | None, typer.Option(help="neck, neck+head, forward or end-to-end.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="How the module runs: eager.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.")] = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=1, help="Samples of each variant per round.")
-    ] = DEFAULTS.samples_per_round,
+        int | None, typer.Option(min=1, help="Samples of each variant per round.")
+    ] = None,
     max_seconds: Annotated[
-        float, typer.Option("--max-seconds", help="Stop after this long; at least one round.")
-    ] = DEFAULTS.max_seconds,
-    seed: Annotated[int, typer.Option("--seed", help="Of images, weights and order.")] = 0,
+        float | None, typer.Option(help="Stop after this long; at least one round.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of images, weights and order.")] = None,
     fmt: Format = "table",
 ) -> None:
     """Time variants in interleaved rounds; ratios are against the first.
@@ -61,48 +59,72 @@ def latency(
     Example: sepcbench latency retinanet_tiny_fpn retinanet_tiny_sepc --shape 128x128 --scope neck
     """
     options.check_format(fmt)
-    options.check_choice("scope", scope, get_args(Scope))
-    options.check_choice("engine", engine, get_args(EngineName))
-    settings = {
-        "scope": scope,
-        "shape": shape_of("latency", shape, suite),
-        "batch": batch,
-        "dtype": options.check_dtype(dtype),
-        "device": options.check_device(device),
-        "engine": engine,
-        "protocol": replace(
-            DEFAULTS,
-            rounds=rounds,
-            samples_per_round=samples,
-            max_seconds=max_seconds,
-            warmup_max_seconds=min(DEFAULTS.warmup_max_seconds, max_seconds),
-            seed=seed,
-        ),
-    }
+    for kind, value, known in (
+        ("scope", scope, Scope),
+        ("engine", engine, EngineName),
+        ("dtype", dtype, Dtype),
+    ):
+        if value is not None:
+            options.check_choice(kind, value, get_args(known))
+    device = options.check_device(device)
+    plan = latency_settings(
+        suite, shape=shape, batch=batch, dtype=dtype, scope=scope, engine=engine
+    )
+    plan = replace(plan, protocol=_protocol(plan.protocol, rounds, samples, max_seconds, seed))
     rows = chosen_rows(variants, suite, sets)
-    records, environment = _measure(rows, settings)
+    records, environment = _measure(rows, plan, device)
     json_rows = [{**encode(record), "environment": environment} for record in records.values()]
     table = latency_table(records)
     options.emit(fmt, [table], with_rows(rows, json_rows))
+    if interrupted(records.values()):
+        raise KeyboardInterrupt
     if any(isinstance(record, Failure) for record in records.values()):
         raise typer.Exit(1)
 
 
-def _measure(rows: list[ChosenRow], settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    import torch
+def _protocol(
+    base: Protocol,
+    rounds: int | None,
+    samples: int | None,
+    max_seconds: float | None,
+    seed: int | None,
+) -> Protocol:
+    """The suite's or the default protocol with what was asked for."""
+    limit = base.max_seconds if max_seconds is None else max_seconds
+    return replace(
+        base,
+        rounds=rounds or base.rounds,
+        samples_per_round=samples or base.samples_per_round,
+        max_seconds=limit,
+        warmup_max_seconds=min(base.warmup_max_seconds, limit),
+        seed=base.seed if seed is None else seed,
+    )
 
+
+def _measure(
+    rows: list[ChosenRow], plan: LatencySettings, device: str
+) -> tuple[dict[str, Latency | Failure], Any]:
     from sepcbench import detectors
     from sepcbench.engines import ENGINES
     from sepcbench.measures.environment import environment
     from sepcbench.measures.latency import measure
 
-    built = {}
-    for row in rows:
-        torch.manual_seed(settings["protocol"].seed)
-        built[row.name] = detectors.build(row.spec)
+    seed = plan.protocol.seed
+    built = {row.name: detectors.build(row.spec, seed=seed) for row in rows}
     with options.progress_bar("latency") as progress:
-        records = measure(built, **settings, run_as=ENGINES[settings["engine"]], progress=progress)
-    return records, encode(environment(settings["device"]))
+        records = measure(
+            built,
+            scope=plan.scope,
+            shape=parse_shape(plan.shape),
+            batch=plan.batch,
+            dtype=plan.dtype,
+            device=device,
+            engine=plan.engine,
+            protocol=plan.protocol,
+            run_as=ENGINES[plan.engine],
+            progress=progress,
+        )
+    return records, encode(environment(device))
 
 
 # --- table ---------------------------------------------------------------------------------
@@ -164,6 +186,8 @@ def latency_notes(timed: list[Latency]) -> list[str]:
     found = [f"{row.detections}" for row in timed if row.detections is not None]
     if found:
         notes.append(f"Detections per call, row by row: {', '.join(found)} (random weights).")
+    if "0" in found:
+        notes.append("Without detections decoding and NMS cost next to nothing: not a full price.")
     unsettled = [row.variant for row in timed if not row.warmup_settled]
     if unsettled:
         notes.append(f"Warm-up did not settle: {', '.join(unsettled)}.")

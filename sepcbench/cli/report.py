@@ -35,7 +35,7 @@ def report(
     options.check_format(fmt)
     found = _find(what, results)
     for one, folder in found:
-        target = folder if out is None else out / folder.name
+        target = folder if out is None else out / one.suite / folder.name
         files = write_report(one, target)
         print(f"sepcbench: wrote {', '.join(str(file) for file in files)}", file=sys.stderr)
     shown = [table for one, _ in found for table in tables(one)]
@@ -49,7 +49,7 @@ def _find(what: str, root: Path) -> list[tuple[Results, Path]]:
         folders = (
             [folder]
             if (folder / "suite.json").is_file()
-            else sorted(path.parent for path in folder.glob("*/suite.json"))
+            else sorted(path.parent for path in folder.rglob("suite.json"))
         )
         if not folders:
             raise UsageError(f"'{what}' holds no results; run a suite first: sepcbench run quick")

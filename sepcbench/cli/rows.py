@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from sepcbench.cli.options import parse_sets, parse_variants
 from sepcbench.errors import UsageError
 from sepcbench.specs import VariantSpec
-from sepcbench.units import parse_shape
+from sepcbench.suites import CostSettings, LatencySettings, load
 from sepcbench.variants import override
-
-DEFAULT_SHAPE = "800x1344"
 
 Shape = Annotated[
     str | None,
     typer.Option(
         "--shape",
-        help=f"Input size, HEIGHTxWIDTH in pixels; else the suite's, else {DEFAULT_SHAPE}.",
+        help="Input size, HEIGHTxWIDTH in pixels; else the suite's, else 800x1344.",
         show_default=False,
     ),
 ]
@@ -54,10 +52,8 @@ def chosen_rows(
 
 
 def _suite_rows(suite: str, overrides: dict[str, Any]) -> list[ChosenRow]:
-    from sepcbench import suites
-
     rows = []
-    for row in suites.load(suite).rows:
+    for row in load(suite).rows:
         spec = row.spec
         for path, value in overrides.items():
             spec = override(spec, path, value)
@@ -77,16 +73,17 @@ def _unique(rows: list[ChosenRow]) -> list[ChosenRow]:
     return unique
 
 
-def shape_of(
-    measure: Literal["cost", "latency"], shape: str | None, suite: str | None
-) -> tuple[int, int]:
-    """The input shape asked for, else the suite's for this measure, else 800x1344."""
-    if shape is None and suite is not None:
-        from sepcbench import suites
+def cost_settings(suite: str | None, shape: str | None, convention: str | None) -> CostSettings:
+    """What to count under: what is asked for, else the suite's setting, else the default."""
+    base = load(suite).file.cost if suite else CostSettings()
+    asked: dict[str, Any] = {"shape": shape, "convention": convention}
+    return replace(base, **{key: value for key, value in asked.items() if value is not None})
 
-        loaded = suites.load(suite)
-        return loaded.cost_shape if measure == "cost" else loaded.latency_shape
-    return parse_shape(shape or DEFAULT_SHAPE)
+
+def latency_settings(suite: str | None, **asked: Any) -> LatencySettings:
+    """What to time under: what is asked for (not None), else the suite's, else the default."""
+    base = load(suite).file.latency if suite else LatencySettings()
+    return replace(base, **{key: value for key, value in asked.items() if value is not None})
 
 
 def with_rows(rows: list[ChosenRow], values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

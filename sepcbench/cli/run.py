@@ -13,6 +13,8 @@ from sepcbench.runner import Run, RunOptions, run_suite
 from sepcbench.specs import MeasureName
 from sepcbench.suites import Suite, load
 
+DEFAULT = "suite's"
+
 
 def run(
     suites: Annotated[list[str], typer.Argument(metavar="SUITE...", help="Names or TOML files.")],
@@ -20,8 +22,8 @@ def run(
         list[str] | None, typer.Option("--only", metavar="ROW", help="Run only this row.")
     ] = None,
     measures: Annotated[
-        str, typer.Option(help="Some of cost,latency,accuracy; default: what the suite says.")
-    ] = "",
+        str, typer.Option(help="Some of cost,latency,accuracy; or what the suite says.")
+    ] = DEFAULT,
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="Keep what is measured, or measure all again.")
     ] = True,
@@ -58,7 +60,9 @@ def run(
 
 
 def _measures(text: str) -> tuple[MeasureName, ...]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    if text == DEFAULT:
+        return ()
+    names = [name.strip() for name in text.split(",")]
     known = get_args(MeasureName)
     return tuple(options.check_choice("measure", name, known) for name in names)  # type: ignore[misc]
 

@@ -85,8 +85,8 @@ def parse_recipe(pairs: list[str] | None, chosen: dict[str, Any]) -> Recipe:
 def _for_epochs(plan: Recipe, epochs: float, iterations: int | None, images: int) -> Recipe:
     if iterations is not None:
         raise UsageError("give --iterations or --epochs, not both")
-    if epochs <= 0:
-        raise UsageError("--epochs is above 0")
+    if not 0 < epochs < float("inf"):
+        raise UsageError(f"--epochs {epochs} is not a number above 0")
     from dataclasses import replace
 
     return replace(plan, iterations=max(1, round(epochs * images / plan.batch)))

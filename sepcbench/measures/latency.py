@@ -87,9 +87,10 @@ def measure(
     protocol: Protocol,
     run_as: Callable[[nn.Module], nn.Module] | None = None,
     timer: Timer | None = None,
+    reference: str = "",
     progress: Progress | None = None,
 ) -> dict[str, Latency | Failure]:
-    """Time detectors against each other; the first is the reference of the ratios.
+    """Time detectors against each other; ratios are to `reference`, by default the first.
 
     The modules are moved to `device` and `dtype` and put in eval mode.
 
@@ -104,6 +105,7 @@ def measure(
         protocol: rounds, warm-up, stopping and the seed of order and images.
         run_as: the engine itself, module to module; the module as it is without one.
         timer: the clock; that of the device without one.
+        reference: the row that ratios are taken to.
         progress: told of (rounds done, rounds, label).
 
     Returns:
@@ -127,7 +129,7 @@ def measure(
     failures |= {name: row.failure for name, row in sampled.items() if row.failure}
     variants = {name: _variant(detector, name) for name, detector in detectors.items()}
     done = {name: row for name, row in sampled.items() if name not in failures}
-    reference = next(iter(detectors), "")
+    reference = reference or next(iter(detectors), "")
     return {
         name: Failure(variant, "latency", failures[name])
         if name in failures
@@ -241,6 +243,7 @@ def summarise(
         wall_samples_s=walls,
         wall_median_s=summarise_rounds(walls, seed).median if walls else None,
         ratio=ratio,
+        reference=reference,
         detections=detections,
     )
 

@@ -138,12 +138,16 @@ def _sample_rounds(
     for done in range(1, protocol.rounds + 1):
         begin = timer.now()
         alive = [name for name in calls if found[name].failure is None]
-        for name in order.sample(alive, len(alive)):
-            if progress:
-                progress(done - 1, protocol.rounds, name)
-            _attempt(found[name], lambda name=name: _take(  # type: ignore[misc]
-                found[name], calls[name], timer, protocol
-            ))  # fmt: skip
+        try:
+            for name in order.sample(alive, len(alive)):
+                if progress:
+                    progress(done - 1, protocol.rounds, name)
+                _attempt(found[name], lambda name=name: _take(  # type: ignore[misc]
+                    found[name], calls[name], timer, protocol
+                ))  # fmt: skip
+        except KeyboardInterrupt:
+            _keep_rounds(found.values(), done - 1)
+            return
         rows = [row for row in found.values() if row.failure is None]
         round_s = timer.now() - begin
         stopped = _stopped(rows, done, timer.now() - start + round_s, protocol)
@@ -153,6 +157,15 @@ def _sample_rounds(
             for row in rows:
                 row.stopped = stopped
             return
+
+
+def _keep_rounds(rows: Iterable[Sampled], done: int) -> None:
+    """Drop the round that Ctrl-C broke off and keep the others; go on raising if there are none."""
+    if done == 0:
+        raise KeyboardInterrupt
+    for row in rows:
+        del row.rounds[done:]
+        row.stopped = "interrupted"
 
 
 def _take(row: Sampled, call: Call, timer: Timer, protocol: Protocol) -> None:

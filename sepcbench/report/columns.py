@@ -9,6 +9,8 @@ from sepcbench.records import Results, Row
 from sepcbench.units import format_shape
 
 BLANK = ""
+# Published on another machine, batch and scope: only ratios compare, so no difference is printed.
+INCOMPARABLE = ("latency_ms",)
 FAILED = "failed"
 
 # Set down once under every table with a blank cell.
@@ -68,7 +70,9 @@ def latency_ratio(row: Row) -> float | None:
     """Times slower than the first row, paired round by round; 1 for the first row itself."""
     if row.latency is None:
         return None
-    return row.latency.ratio.median if row.latency.ratio else 1.0
+    if row.latency.ratio:
+        return row.latency.ratio.median
+    return 1.0 if row.latency.reference == row.name else None
 
 
 COLUMNS: dict[str, Column] = {
@@ -122,9 +126,22 @@ def published_cells(column: Column, row: Row) -> tuple[str, str]:
     published = dict(row.published).get(column.published or "")
     if published is None:
         return BLANK, BLANK
-    value = column.value(row)
+    value = None if column.published in INCOMPARABLE else column.value(row)
     difference = BLANK if value is None else f"{value - published.value:+,.{column.digits}f}"
     return f"{published.value:,g}", difference
+
+
+def _mixed(rows: tuple[Row, ...]) -> list[str]:
+    """A warning for each measure whose rows were not measured under the same conditions."""
+    costs = {(row.cost.shape, row.cost.convention) for row in rows if row.cost}
+    times = {
+        (t.scope, t.device_name, t.dtype, t.engine, t.batch, t.shape)
+        for t in (row.latency for row in rows)
+        if t
+    }
+    found = (("Cost", costs), ("Latency", times))
+    line = "rows were measured under different conditions and do not compare; run again"
+    return [f"{measure}: {line}." for measure, kinds in found if len(kinds) > 1]
 
 
 def conditions(results: Results) -> list[str]:
@@ -143,6 +160,7 @@ def conditions(results: Results) -> list[str]:
             f"{format_shape(timed.shape)}, scope {timed.scope}, {timed.rounds} interleaved rounds "
             f"of {timed.samples_per_round}; [95 % interval], ~ where it includes 1."
         )
+    lines += _mixed(results.rows)
     scored = next((row.accuracy for row in results.rows if row.accuracy), None)
     if scored:
         which = "the generated set, not COCO" if results.generated_data else scored.dataset

@@ -119,6 +119,78 @@ def test_ctrl_c_keeps_what_was_measured(small, monkeypatch, capsys):
     assert [path.name for path in records(small)] == ["broken.cost.json", "fpn.cost.json"]
 
 
+def test_one_row_alone_is_still_timed_against_the_first(small):
+    """`--only` must not turn a ratio into 1: the first row is timed with it, but not replaced."""
+    assert command("--only", "sepc", "--measures", "latency") == 0
+    record = json.loads(records(small)[0].read_text())["record"]
+    assert record["ratio"]["to"] == "fpn"
+    assert record["interleaved_with"] == ["fpn"]
+    assert [path.name for path in records(small)] == ["sepc.latency.json"]
+
+
+def test_a_reference_that_fails_leaves_the_ratios_empty(small, capsys):
+    working = '[[row]]\nname = "fpn"\nvariant = "retinanet_tiny_fpn"\n'
+    text = SUITE.replace(working, "").replace('name = "broken"', 'name = "fpn"')
+    (small / "small.toml").write_text(text)
+    assert command("--measures", "latency") == 1
+    out = capsys.readouterr().out
+    sepc = next(path for path in records(small) if path.name == "sepc.latency.json")
+    stored = json.loads(sepc.read_text())["record"]
+    assert stored["ratio"] is None
+    assert stored["reference"] == "fpn"
+    assert "1.000" not in out
+
+
+def test_ctrl_c_while_timing_keeps_the_complete_rounds(small, monkeypatch):
+    from sepcbench.measures import timers
+
+    real, calls = timers.CpuTimer.time, []
+
+    def interrupted(self, call):
+        calls.append(1)
+        if len(calls) == 18:
+            raise KeyboardInterrupt
+        return real(self, call)
+
+    settings = "rounds = 3\nsamples_per_round = 2\nwarmup_iterations = 2\nwarmup_seconds = 0.01"
+    quick = "rounds = 9\nsamples_per_round = 1\nwarmup_iterations = 0\nwarmup_seconds = 0.0"
+    (small / "small.toml").write_text(SUITE.replace(settings, quick))
+    monkeypatch.setattr(timers.CpuTimer, "time", interrupted)
+    assert command("--measures", "latency") == 130
+    stored = [json.loads(path.read_text())["record"] for path in records(small)]
+    timed = [record for record in stored if "samples_s" in record]
+    assert [record["stopped"] for record in timed] == ["interrupted"] * 2
+    assert len({len(record["samples_s"]) for record in timed}) == 1
+    monkeypatch.setattr(timers.CpuTimer, "time", real)
+    assert command("--measures", "latency") == 1
+    stored = [json.loads(path.read_text())["record"] for path in records(small)]
+    assert {r["stopped"] for r in stored if "stopped" in r} == {"rounds"}
+
+
+def test_a_checkpoint_that_changed_is_scored_again(small):
+    assert command("--only", "fpn", "--measures", "accuracy") == 0
+    checkpoint = next(small.glob("runs/small/fpn-*/last.safetensors"))
+    data = str(next(small.glob("runs/small/shapes-*")))
+    given = ["--measures", "accuracy", "--data", data, "--checkpoint", "fpn=own.safetensors"]
+    copy = small / "own.safetensors"
+    copy.write_bytes(checkpoint.read_bytes())
+    assert command(*given) == 0
+    first = json.loads(next(small.glob("results/small/*/records/fpn.accuracy.json")).read_text())
+    retrain = ["train", "retinanet_tiny_fpn", "--data", data, "--out", "again", "--seed", "1"]
+    assert run([*retrain, "--iterations", "2"]) == 0
+    copy.write_bytes((small / "again" / "last.safetensors").read_bytes())
+    assert command(*given) == 0
+    second = json.loads(next(small.glob("results/small/*/records/fpn.accuracy.json")).read_text())
+    assert first["record"]["checkpoint"] != second["record"]["checkpoint"]
+
+
+def test_a_whole_results_folder_is_reported(small, capsys):
+    assert command("--only", "fpn", "--measures", "cost") == 0
+    capsys.readouterr()
+    assert run(["report", "results", "--format", "json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
+
+
 def test_a_full_disk_is_one_line_and_loses_nothing(small, monkeypatch, capsys):
     assert command("--measures", "cost", "--only", "fpn") == 0
     before = records(small)[0].read_text()
@@ -157,6 +229,8 @@ def test_a_given_checkpoint_is_scored_and_the_rest_stays_empty(small, capsys):
         (["run", "quik"], "did you mean 'quick'"),
         (["run", "small.toml", "--only", "fpm"], "did you mean 'fpn'"),
         (["run", "small.toml", "--measures", "costs"], "did you mean 'cost'"),
+        (["run", "small.toml", "--measures", ""], "unknown measure ''"),
+        (["train", "retinanet_tiny_fpn", "--data", "d", "--epochs", "nan"], "not there"),
         (["run", "small.toml", "--device", "cudo"], "did you mean 'cuda'"),
         (["run", "small.toml", "--device", "cuda:99"], "this machine has"),
         (["run", "small.toml", "--checkpoint", "fpn"], "is not ROW=FILE"),

@@ -71,6 +71,7 @@ def latency(variant: str = "v", device: str = "cpu", ratio: Ratio | None = None)
         ci95_s=(0.095, 0.105),
         samples_s=((0.1, 0.1), (0.1, 0.1)),
         ratio=ratio,
+        reference="a",
     )
 
 

@@ -215,10 +215,18 @@ def test_all_rows_crashing_ends_it():
     assert machine.log == ["a", "b"]
 
 
-def test_ctrl_c_passes_through():
-    machine = Machine(a=0.01, b=raising(7, KeyboardInterrupt()))
+def test_ctrl_c_before_the_first_round_is_over_passes_through():
+    machine = Machine(a=0.01, b=raising(1, KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         machine.run()
+
+
+def test_ctrl_c_keeps_the_complete_rounds():
+    found = Machine(a=0.01, b=raising(9, KeyboardInterrupt())).run()
+    assert {row.stopped for row in found.values()} == {"interrupted"}
+    lengths = {len(row.rounds) for row in found.values()}
+    assert len(lengths) == 1
+    assert 1 <= lengths.pop() < 6
 
 
 def test_reason_is_one_line():
