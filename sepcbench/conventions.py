@@ -55,6 +55,8 @@ class Conventions:
     max_detections: int = 100
     always_sorted: bool = True
     rescale: Literal["before_nms", "after_nms"] = "before_nms"
+    # boxes are clipped to the image before NMS, or at the very end, where those without area go
+    clip: Literal["before_nms", "after_nms"] = "before_nms"
     # image: short side to short_side unless the long side would pass long_side
     short_side: int = 800
     long_side: int = 1333
@@ -115,6 +117,8 @@ CONVENTIONS: dict[str, Conventions] = {
         NATIVE,
         name="detectron2",
         delta_clamp="upper",
+        rescale="after_nms",
+        clip="after_nms",
         antialias=True,
         channels="bgr",
         mean=(103.53, 116.28, 123.675),

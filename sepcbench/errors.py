@@ -35,6 +35,12 @@ class TrainingError(SepcbenchError):
     """A training run went wrong: the loss is no longer a number, or its state cannot be kept."""
 
 
+class Interrupted(SepcbenchError):
+    """Ctrl-C, with a line on what was kept."""
+
+    exit_code = 130
+
+
 class CountError(SepcbenchError):
     """An operation does multiply-adds and no formula for it is known."""
 

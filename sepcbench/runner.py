@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sepcbench.errors import SepcbenchError, StoreError, UsageError, unknown
+from sepcbench.errors import Interrupted, SepcbenchError, StoreError, UsageError, unknown
 from sepcbench.records import Environment, Failure, Record, interrupted
 from sepcbench.results import keep_suite
 from sepcbench.specs import MeasureName
@@ -100,7 +100,7 @@ def _attempt(run: Run, row: SuiteRow, kind: str, key: str, make: Callable[[], Re
     """Measure, and store the record or the failure."""
     try:
         record = make()
-    except StoreError:
+    except (StoreError, Interrupted):
         raise
     except Exception as error:
         record = Failure(row.spec.name, kind, reason(error))

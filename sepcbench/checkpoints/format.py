@@ -51,6 +51,7 @@ class Format:
         suits: whether the producer can express a variant; keys and shapes are compared after.
         ignored: our or published keys that may be missing or left over, as a pattern.
         settings: what the producer had and keys and shapes do not show.
+        obstacles: what the file asks for and the variant with its settings is not.
         heads: the types of the head that the file names; empty if it does not say.
         version: of the producer, from the file; empty if it does not say.
         arrange: the order of channels here, from that of the producer.
@@ -66,6 +67,7 @@ class Format:
     suits: Callable[[VariantSpec], bool]
     ignored: re.Pattern[str] = re.compile(r"\.num_batches_tracked$")
     settings: Callable[[Contents, VariantSpec], tuple[Setting, ...]] = lambda *_: ()
+    obstacles: Callable[[Contents, VariantSpec], tuple[str, ...]] = lambda *_: ()
     heads: Callable[[Contents], tuple[str, ...]] = lambda *_: ()
     version: Callable[[Contents], str] = lambda *_: ""
     arrange: Callable[[dict[str, Tensor], VariantSpec], dict[str, Tensor]] = lambda state, _: state

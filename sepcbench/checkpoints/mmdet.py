@@ -7,25 +7,24 @@ and of mmdetection 2.25; UniverseNet's SEPC neck (github.com/shinya7y/UniverseNe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from sepcbench.checkpoints.class_names import COCO
-from sepcbench.checkpoints.config_text import ConfigText
 from sepcbench.checkpoints.contents import Contents
-from sepcbench.checkpoints.format import Format, Reason, Renamed, Rules, Setting, rename_keys
-from sepcbench.errors import CheckpointError
-from sepcbench.specs import (
-    FreeAnchorSpec,
-    PconvSpec,
-    ResNetSpec,
-    RetinaSpec,
-    SepcSpec,
-    VariantSpec,
+from sepcbench.checkpoints.format import Format, Reason, Renamed, Rules, rename_keys
+from sepcbench.checkpoints.mmdet_config import (
+    config_of,
+    major_of,
+    obstacles,
+    settings,
+    version_of,
 )
+from sepcbench.errors import CheckpointError
+from sepcbench.specs import PconvSpec, ResNetSpec, SepcSpec, VariantSpec
 
 BACKBONE: Rules = ((r"^backbone\.((?:conv1|bn1|layer[1-4])\.)", r"backbone.\1"),)
 # a single neck has no number
@@ -120,29 +119,6 @@ def rename_detector(state: Mapping[str, Any]) -> dict[str, Any]:
 # --- what the file says ----------------------------------------------------------------------
 
 
-def _config(contents: Contents) -> ConfigText:
-    """`config` in mmdetection 1.x and 2.x, `cfg` in 3.x."""
-    text = contents.meta.get("config") or contents.meta.get("cfg") or ""
-    return ConfigText(text if isinstance(text, str) else "")
-
-
-def _version(contents: Contents) -> str:
-    return str(contents.meta.get("mmdet_version") or "")
-
-
-def _major(contents: Contents) -> int | None:
-    """The major version of mmdetection: it writes its own, or that of the library below it."""
-    if "mmengine_version" in contents.meta:
-        return 3
-    own = re.match(r"(\d+)\.", _version(contents))
-    if own:
-        return max(1, int(own[1]))
-    below = re.match(r"(\d+)\.(\d+)", str(contents.meta.get("mmcv_version") or ""))
-    if below:  # mmdetection 2.0 came with mmcv 0.5
-        return 1 if (int(below[1]), int(below[2])) < (0, 5) else 2
-    return None
-
-
 def _has(contents: Contents, pattern: str) -> str | None:
     """The first key that matches."""
     return next((key for key in contents.state if re.match(pattern, key)), None)
@@ -153,7 +129,7 @@ def _recognise(contents: Contents, major: int) -> tuple[Reason, ...]:
     head = _has(contents, r"bbox_head\.")
     if head is None or _has(contents, r"neck\.1\.pconvs\."):
         return ()
-    stated, authors = _major(contents), _has(contents, r"neck\.1\.Pconvs\.")
+    stated, authors = major_of(contents), _has(contents, r"neck\.1\.Pconvs\.")
     name = f"mmdet{major}"
     if stated is not None:
         if stated != major:
@@ -184,7 +160,7 @@ def _suits(spec: VariantSpec) -> bool:
 
 
 def _heads(contents: Contents) -> tuple[str, ...]:
-    types = _config(contents).types("bbox_head")
+    types = config_of(contents).types("bbox_head")
     return tuple(dict.fromkeys(HEAD_OF_CONFIG.get(name, name) for name in types))
 
 
@@ -198,88 +174,6 @@ def _classes(contents: Contents, count: int) -> tuple[str, ...]:
     if isinstance(named, (list, tuple)) and len(named) == count:
         return tuple(str(name) for name in named)
     return COCO if count == len(COCO) and not named else ()
-
-
-# --- what the weights need and do not show -----------------------------------------------------
-
-_CONFIG = "the configuration in the file says so"
-
-
-def _settings(contents: Contents, spec: VariantSpec, padding: str) -> tuple[Setting, ...]:
-    config = _config(contents)
-    return (
-        *_padding(config, spec, padding),
-        *_box_stds(config, spec),
-        *_image(config),
-        *_selection(config),
-    )
-
-
-def _padding(config: ConfigText, spec: VariantSpec, why: str) -> list[Setting]:
-    """Of the extra convs of a SEPC neck: shapes of weights do not show it."""
-    if not isinstance(spec.necks[-1], (PconvSpec, SepcSpec)):
-        return []
-    field = f"necks.{len(spec.necks) - 1}.extra_padding"
-    stated = config.value("lcconv_padding")
-    if stated in (0, 1):
-        return [Setting(field, stated, _CONFIG)]
-    return [Setting(field, 0, why)]
-
-
-def _box_stds(config: ConfigText, spec: VariantSpec) -> list[Setting]:
-    stated: Any = config.value("target_stds", "bbox_head")
-    if isinstance(spec.head, (RetinaSpec, FreeAnchorSpec)) and _numbers(stated, 4):
-        return [Setting("head.box_stds", tuple(float(v) for v in stated), _CONFIG)]
-    return []
-
-
-def _image(config: ConfigText) -> list[Setting]:
-    """How images are resized, normalised and padded, and the kind of ResNet that goes with it."""
-    found: dict[str, object] = {}
-    for name in ("mean", "std"):
-        triples = [value for value in config.values(name) if _numbers(value, 3)]
-        if len(triples) == 1:
-            found[f"conventions.{name}"] = tuple(float(v) for v in triples[0])
-    to_rgb = config.values("to_rgb") + config.values("bgr_to_rgb")
-    if len(to_rgb) == 1 and isinstance(to_rgb[0], bool):
-        found["conventions.channels"] = "rgb" if to_rgb[0] else "bgr"
-    divisor = config.value("size_divisor", "test_pipeline") or config.value("pad_size_divisor")
-    if isinstance(divisor, int) and divisor >= 1:
-        found["conventions.pad_divisor"] = divisor
-    scale: Any = config.value("img_scale", "test_pipeline") or config.value(
-        "scale", "test_pipeline"
-    )
-    if _numbers(scale, 2):
-        found["conventions.short_side"] = int(min(scale))
-        found["conventions.long_side"] = int(max(scale))
-    if config.value("style", "backbone") == "caffe":
-        found["backbone.stride_in"] = "1x1"
-    return [Setting(field, value, _CONFIG) for field, value in found.items()]
-
-
-def _numbers(value: Any, count: int) -> bool:
-    return (
-        isinstance(value, (list, tuple))
-        and len(value) == count
-        and all(isinstance(v, (int, float)) and v >= 0 for v in value)
-    )
-
-
-def _selection(config: ConfigText) -> list[Setting]:
-    """Which candidates become detections."""
-    names: tuple[tuple[str, str, Callable[[Any], object]], ...] = (
-        ("nms_pre", "candidates_per_level", int),
-        ("score_thr", "score_threshold", float),
-        ("iou_thr", "nms_iou", float),
-        ("iou_threshold", "nms_iou", float),
-        ("max_per_img", "max_detections", int),
-    )
-    found = []
-    for name, field, kind in names:
-        value = config.value(name, "test_cfg")
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            found.append(Setting(f"conventions.{field}", kind(value), _CONFIG))
-    return found
 
 
 _AUTHORS = (
@@ -297,9 +191,10 @@ def _mmdet(major: int, producer: str, conventions: str) -> Format:
         recognise=partial(_recognise, major=major),
         rename=rename,
         suits=_suits,
-        settings=partial(_settings, padding=_AUTHORS),
+        settings=partial(settings, padding=_AUTHORS),
+        obstacles=obstacles,
         heads=_heads,
-        version=_version,
+        version=version_of,
         classes=_classes,
     )
 
@@ -314,8 +209,9 @@ UNIVERSENET = Format(
     recognise=_recognise_universenet,
     rename=partial(rename, sepc=UNIVERSENET_SEPC),
     suits=_suits,
-    settings=partial(_settings, padding=_PORT),
+    settings=partial(settings, padding=_PORT),
+    obstacles=obstacles,
     heads=_heads,
-    version=_version,
+    version=version_of,
     classes=_classes,
 )

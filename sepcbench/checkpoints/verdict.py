@@ -45,8 +45,10 @@ def judge(contents: Contents, wishes: Wishes) -> Verdict:
     match = find(contents, wishes)
     if match is None:
         keys = ", ".join(list(contents.state)[:3])
-        problem = f"its keys are of no format known here ({keys}, ...); known: {', '.join(FORMATS)}"
-        return Verdict(contents, None, None, (), None, problem)
+        unknown_keys = (
+            f"its keys are of no format known here ({keys}, ...); known: {', '.join(FORMATS)}"
+        )
+        return Verdict(contents, None, None, (), None, unknown_keys)
     fits, why = _stated(contents, match, wishes)
     reasons = list(match.reasons)
     spec = None
@@ -55,9 +57,9 @@ def judge(contents: Contents, wishes: Wishes) -> Verdict:
         spec = fits[0]
     if not match.possible:
         spec = _as_produced(contents, match.format, spec, wishes, reasons)
-    return Verdict(
-        contents, match, spec, tuple(reasons), _ambiguity(match, fits), _problem(contents, match)
-    )
+    problem = _problem(contents, match) or _obstacles(contents, match, spec, wishes, reasons)
+    spec = wishes.apply(spec) if spec else None
+    return Verdict(contents, match, spec, tuple(reasons), _ambiguity(match, fits), problem)
 
 
 def _stated(
@@ -110,6 +112,26 @@ def _problem(contents: Contents, match: Match) -> str | None:
     return None
 
 
+def _obstacles(
+    contents: Contents,
+    match: Match,
+    spec: VariantSpec | None,
+    wishes: Wishes,
+    reasons: list[Reason],
+) -> str | None:
+    """What the file asks for and is not there; who names conventions goes on without it."""
+    found = match.format.obstacles(contents, spec) if spec and not match.possible else ()
+    if not found:
+        return None
+    if wishes.conventions is not None:
+        reasons += [Reason(f"not followed: {what}", "conventions were asked for") for what in found]
+        return None
+    return (
+        f"its configuration asks for {' and '.join(found)}, so boxes would differ from those of "
+        f"{match.format.producer}; add --conventions {match.format.conventions} to go on without"
+    )
+
+
 def _hint(contents: Contents, match: Match) -> str:
     """Say that no named variant fits, or which one would."""
     free = find(contents, Wishes(conventions=match.format.conventions))
@@ -125,7 +147,7 @@ def _as_produced(
     wishes: Wishes,
     reasons: list[Reason],
 ) -> VariantSpec | None:
-    """The variant as the producer had it; what the user says comes last."""
+    """The variant as the producer had it, before the user's overrides, which come last."""
     if made_by.conventions:
         why = f"those of {made_by.producer}"
         reasons.append(Reason(f"conventions {made_by.conventions}", why))
@@ -143,4 +165,4 @@ def _as_produced(
         spec = variants.override(spec, "conventions", wanted)
         reasons.append(Reason(f"conventions {wanted}", "asked for"))
     reasons += [Reason(f"{field} = {value}", "asked for") for field, value in wishes.overrides]
-    return wishes.apply(spec)
+    return spec

@@ -48,12 +48,8 @@ def ablate(
             checkpoint=digest(path),
             progress=progress,
         )
-    value = {
-        "file": str(path),
-        "variant": detector.spec.name,
-        "held_fixed": list(NOTES),
-        "conventions": [encode(row) for row in rows],
-    }
+    about = {"file": str(path), "variant": detector.spec.name}
+    value = [{**about, **encode(row), "notes": list(NOTES)} for row in rows]
     options.emit(fmt, [table(path.name, rows)], value)
 
 

@@ -28,7 +28,8 @@ def shapes(
 ) -> None:
     """Make a COCO-format set of coloured shapes over textured backgrounds.
 
-    Example: sepcbench data shapes shapes/ --images 300 --seed 1
+    Example: sepcbench data shapes shapes/
+    Example: sepcbench data shapes shapes/ --images 1000 --val-images 200 --seed 1 --size 256x256
     """
     pixels = parse_shape(size)
     from sepcbench.data.shapes import generate

@@ -31,7 +31,7 @@ def evaluate(
     conventions: Conventions = None,
     sets: options.Set = None,
     trust: Trust = False,
-    split: Annotated[str | None, typer.Option(help="Which annotation file; val if open.")] = None,
+    split: Annotated[str | None, typer.Option(help="Which annotation file; else val.")] = None,
     annotations: Annotated[Path | None, typer.Option(help="The annotation file.")] = None,
     images: Annotated[Path | None, typer.Option(help="The image folder.")] = None,
     device: options.Device = "cpu",

@@ -122,7 +122,7 @@ def part_tables(names: list[str], costs: list[Cost]) -> list[Table]:
         "trainable, M",
         "total, GMAC (lower is better)",
         *(f"{part}, GMAC" for part in PARTS[1:]),
-        "sampling, GMAC (apart)",
+        "sampling, GMAC",
     )
     rows = []
     for name, cost in zip(names, costs):

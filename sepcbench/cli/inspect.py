@@ -89,8 +89,10 @@ def _summary(found: Inspection) -> Table:
 def _classes(found: Inspection) -> str:
     if found.num_classes is None:
         return "not known"
-    names = f": {', '.join(found.class_names[:3])}, ..." if found.class_names else ", names unknown"
-    return f"{found.num_classes}{names}"
+    if not found.class_names:
+        return f"{found.num_classes}, names unknown"
+    more = ", ..." if len(found.class_names) > 3 else ""
+    return f"{found.num_classes}: {', '.join(found.class_names[:3])}{more}"
 
 
 def _few(keys: tuple[str, ...]) -> str:

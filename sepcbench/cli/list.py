@@ -37,13 +37,19 @@ def _suite_rows() -> list[tuple[str, str]]:
 
 
 def _variant_rows() -> list[tuple[str, str]]:
-    return [
-        (
-            name,
-            " + ".join([spec.backbone.TYPE, *(neck.TYPE for neck in spec.necks), spec.head.TYPE]),
-        )
-        for name, spec in VARIANTS.items()
-    ]
+    return [(name, " + ".join(_parts(spec))) for name, spec in VARIANTS.items()]
+
+
+def _parts(spec: specs.VariantSpec) -> list[str]:
+    backbone = f"{spec.backbone.TYPE} {getattr(spec.backbone, 'depth', '')}".strip()
+    return [backbone, *(_neck(neck) for neck in spec.necks), f"{spec.head.TYPE} head"]
+
+
+def _neck(neck: specs.NeckSpec) -> str:
+    """A neck's type with what tells it from its kin."""
+    marks = [getattr(neck, name, "none") for name in ("deform", "norm")]
+    told = ", ".join(mark for mark in marks if mark != "none")
+    return f"{neck.TYPE} ({told})" if told else neck.TYPE
 
 
 LISTS: dict[str, Callable[[], list[tuple[str, str]]]] = {

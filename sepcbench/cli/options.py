@@ -117,8 +117,11 @@ def emit(fmt: str, tables: Sequence[Table], json_value: Any) -> None:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Progress]:
-    """Show a progress bar on stderr; yields a function of (done, total, label)."""
+def progress_bar(title: str, announce: bool = False) -> Iterator[Progress]:
+    """Show a progress bar on stderr; yields a function of (done, total, label).
+
+    Where stderr is no terminal there is no bar; `announce` prints the title there instead.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -131,6 +134,8 @@ def progress_bar(title: str) -> Iterator[Progress]:
         TextColumn("{task.fields[label]}"),
     )
     console = Console(stderr=True)
+    if announce and not console.is_terminal:
+        print(f"{title} ...", file=sys.stderr, flush=True)
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None, label="")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -77,7 +78,7 @@ def _run_one(suite: Suite, choice: RunOptions) -> Run:
     from sepcbench.report.suite_tables import tables
     from sepcbench.results import assemble
 
-    done = run_suite(suite, choice, options.progress_bar)
+    done = run_suite(suite, choice, partial(options.progress_bar, announce=True))
     results = assemble(suite, done.store)
     files = write_report(results, done.store.folder)
     options.emit("table", tables(results), None)

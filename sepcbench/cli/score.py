@@ -35,7 +35,7 @@ PerClass = Annotated[bool, typer.Option("--per-class", help="Add a table of AP p
 def score(
     detections: Annotated[Path, typer.Argument(metavar="DETECTIONS.json", help="COCO results.")],
     data: Annotated[Path | None, typer.Option("--data", help="Data folder in COCO layout.")] = None,
-    split: Annotated[str | None, typer.Option(help="Which annotation file; val if open.")] = None,
+    split: Annotated[str | None, typer.Option(help="Which annotation file; else val.")] = None,
     annotations: Annotated[Path | None, typer.Option(help="The annotation file.")] = None,
     per_class: PerClass = False,
     fmt: options.Format = "table",
@@ -43,6 +43,7 @@ def score(
     """Score detections that `eval --save-detections` or another program wrote.
 
     Example: sepcbench score detections.json --data coco/
+    Example: sepcbench score detections.json --data coco/ --per-class --format md
     """
     options.check_format(fmt)
     from sepcbench.data.coco import open_data

@@ -68,7 +68,7 @@ def train(
             save=native.save,
         )
     path = out / "last.safetensors"
-    options.emit(fmt, [_table(record, path)], {"checkpoint": str(path), **encode(record)})
+    options.emit(fmt, [_table(record, path)], [{"checkpoint": str(path), **encode(record)}])
 
 
 def parse_recipe(pairs: list[str] | None, chosen: dict[str, Any]) -> Recipe:

@@ -60,7 +60,9 @@ def read_json(path: Path, what: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        cut = error.pos >= len(text.rstrip()) or not text.rstrip().endswith(("}", "]"))
+        json_like = text.lstrip().startswith(("{", "["))
+        cut = json_like and not text.rstrip().endswith(("}", "]"))
+        cut = cut or (json_like and error.pos >= len(text.rstrip()))
         how = "is truncated" if cut else "is not valid JSON"
         place = f"line {error.lineno}, column {error.colno}: {error.msg}"
         raise DataError(f"{what} '{path}' {how} ({place}); get or make it again") from None

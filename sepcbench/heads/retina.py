@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -25,7 +26,7 @@ from sepcbench.specs import Conventions, FreeAnchorSpec, RetinaSpec, TowerHeadSp
 Scale = float | Sequence[float]
 
 
-class AnchorHead(nn.Module):
+class AnchorHead(nn.Module, ABC):
     """`spec.depth` shared 3x3 convs per branch, then one 3x3 conv for logits and one for boxes.
 
     Args:
@@ -69,9 +70,9 @@ class AnchorHead(nn.Module):
         """What follows the last conv of the box branch: nothing."""
         return box
 
+    @abstractmethod
     def boxes(self, anchors: Tensor, values: Tensor) -> Tensor:
         """Boxes (n, 4), not clipped, from anchors (n, 4) and values (n, 4) of the box maps."""
-        raise NotImplementedError
 
     def anchors(self, outputs: Sequence[LevelOutput], padded: tuple[int, int]) -> list[Tensor]:
         """The anchors of every level, (H*W*A, 4) in the order of `cells_first`.
@@ -130,13 +131,16 @@ class AnchorHead(nn.Module):
         for logits, values, anchors in zip(cls, box, grids):
             chosen, labels, scores = candidates(logits.sigmoid(), how)
             boxes = self.boxes(anchors[chosen], values[chosen])
-            found.append(Detections(clip(boxes, size, how), scores, labels))
+            boxes = clip(boxes, size, how) if how.clip == "before_nms" else boxes
+            found.append(Detections(boxes, scores, labels))
         merged = Detections(*(torch.cat(parts) for parts in zip(*found)))
         divisor = _divisor(factor, merged.boxes)
         if how.rescale == "before_nms":
-            return suppress(merged._replace(boxes=merged.boxes / divisor), how)
-        kept = suppress(merged, how)
-        return kept._replace(boxes=kept.boxes / divisor)
+            kept = suppress(merged._replace(boxes=merged.boxes / divisor), how)
+        else:
+            kept = suppress(merged, how)
+            kept = kept._replace(boxes=kept.boxes / divisor)
+        return kept if how.clip == "before_nms" else _clipped(kept, size, divisor, how)
 
 
 class RetinaHead(AnchorHead):
@@ -165,6 +169,16 @@ def _tower(spec: TowerHeadSpec, in_channels: Sequence[int]) -> nn.Sequential:
 def _init_prediction(conv: nn.Conv2d, bias: float) -> None:
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]
+
+
+def _clipped(
+    found: Detections, size: tuple[int, int], divisor: Tensor, how: Conventions
+) -> Detections:
+    """Boxes on the original image, clipped to it; those without area are dropped."""
+    across, down = divisor[:2].tolist()
+    boxes = clip(found.boxes, (size[0] / down, size[1] / across), how)
+    rows = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    return Detections(boxes[rows], found.scores[rows], found.labels[rows])
 
 
 def _divisor(factor: Scale, like: Tensor) -> Tensor:

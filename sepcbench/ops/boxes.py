@@ -75,7 +75,7 @@ def _top_first(how: Conventions) -> bool:
     return how.side_order == "top_bottom_left_right"
 
 
-def clip(boxes: Tensor, size: tuple[int, int], how: Conventions) -> Tensor:
+def clip(boxes: Tensor, size: tuple[float, float], how: Conventions) -> Tensor:
     """Clip (n, 4) to [0, width - inset] x [0, height - inset] of an image (height, width)."""
     height, width = size
     x = boxes[..., 0::2].clamp(0, width - how.clip_inset)

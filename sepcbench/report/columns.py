@@ -81,7 +81,7 @@ COLUMNS: dict[str, Column] = {
     "neck_macs": Column("neck, GMAC", _macs("neck"), 3, "cost"),
     "head_macs": Column("head, GMAC", _macs("head"), 3, "cost"),
     "tower_macs": Column("towers, GMAC", _macs("tower"), 3, "cost"),
-    "sampling_macs": Column("sampling, GMAC (apart)", _sampling, 3, "cost"),
+    "sampling_macs": Column("sampling, GMAC", _sampling, 3, "cost"),
     "latency": Column("latency, ms (lower is better)", latency_ms, 3, "latency", "latency_ms"),
     "latency_ratio": Column("latency, times the first row", latency_ratio, 3, "latency"),
     "ap": Column("AP, % (higher is better)", _score("ap"), 1, "accuracy", "ap"),
@@ -153,6 +153,9 @@ def conditions(results: Results) -> list[str]:
             f"Cost: one {format_shape(cost.shape)} image; MAC = one multiply-add; "
             f"convention '{cost.convention}'."
         )
+        where = "in" if cost.convention == "paper" else "not in"
+        if any(row.cost and row.cost.sampling_macs for row in results.rows):
+            lines.append(f"The sampling of deformable convs is {where} the total.")
     timed = next((row.latency for row in results.rows if row.latency), None)
     if timed:
         lines.append(

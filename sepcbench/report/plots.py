@@ -94,7 +94,7 @@ def _legend(axes: Any, results: Results) -> None:
     axes.plot([], [], "o", mfc="none", mec="#444444", label="published AP")
     if any(_ap(row)[0] is not None for row in results.rows):
         axes.plot([], [], "o", color="#444444", label="measured AP")
-    axes.legend(frameon=False, fontsize=8, loc="best")
+    axes.legend(fontsize=8, loc="best", title="marker", title_fontsize=8)
 
 
 def _error_bar(axes: Any, row: Row, x: Reader, at: float, ap: float, colour: str) -> None:

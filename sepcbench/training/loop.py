@@ -17,7 +17,7 @@ from sepcbench import codec, detectors
 from sepcbench.data.coco import CocoData, check_images
 from sepcbench.data.loading import TrainingBatch, TrainingLoader
 from sepcbench.detectors import Detector
-from sepcbench.errors import TrainingError, UsageError
+from sepcbench.errors import Interrupted, TrainingError, UsageError
 from sepcbench.records import Training
 from sepcbench.specs import Recipe, VariantSpec
 from sepcbench.training.objectives import Target, check_trainable, loss
@@ -120,14 +120,23 @@ def _run(session: _Session, out: Path | None, progress: Progress | None, save: S
         seed=recipe.seed,
     )
     detector.train()
-    while session.iteration < recipe.iterations:
-        value = _step(session, loader[session.iteration])
-        session.iteration += 1
-        session.losses.append((session.iteration, value))
-        if progress:
-            progress(session.iteration, recipe.iterations, f"loss {value:.3f}")
-        if out is not None and session.iteration % SAVE_EVERY == 0:
-            _keep(session, out, save)
+    saved = session.iteration
+    try:
+        while session.iteration < recipe.iterations:
+            value = _step(session, loader[session.iteration])
+            session.iteration += 1
+            session.losses.append((session.iteration, value))
+            if progress:
+                progress(session.iteration, recipe.iterations, f"loss {value:.3f}")
+            if out is not None and session.iteration % SAVE_EVERY == 0:
+                _keep(session, out, save)
+                saved = session.iteration
+    except KeyboardInterrupt:
+        # not saved now: Ctrl-C may have come in the middle of a step
+        kept = f"iteration {saved} is kept, --resume goes on there" if saved else "nothing is kept"
+        raise Interrupted(
+            f"training interrupted at iteration {session.iteration}; {kept}"
+        ) from None
     if out is not None:
         _keep(session, out, save)
 

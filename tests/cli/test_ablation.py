@@ -30,11 +30,12 @@ def test_its_own_row_is_the_evaluation(call: list[str], capsys: pytest.CaptureFi
     (plain,) = json.loads(capsys.readouterr().out)
     ablation = [*call, "--conventions", "mmdet2", "--ablate-conventions", "--format", "json"]
     assert run(ablation) == 0
-    found = json.loads(capsys.readouterr().out)
-    own, *others = found["conventions"]
+    own, *others = json.loads(capsys.readouterr().out)
     assert (own["conventions"], own["used"]) == ("mmdet2", True)
     assert {key: plain[key] for key in own["complete"]} == own["complete"] == own["same_outputs"]
     assert {row["conventions"] for row in others} == set(CONVENTIONS) - {"mmdet2"}
+    assert own["variant"] == "fsaf_tiny_fpn"
+    assert any("held fixed" in note for note in own["notes"])
     differing = {row["conventions"]: row["differing"] for row in others}
     assert differing["native"] == []
     assert {"side_order", "side_unit", "pad_divisor"} <= set(differing["mmdet1"])

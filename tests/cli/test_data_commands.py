@@ -101,9 +101,9 @@ def test_training_is_resumed_and_reported(
     call += ["--batch", "2", "--format", "json", "--recipe", "optimizer=sgd", "--lr", "0.001"]
     capsys.readouterr()
     assert run([*call, "--iterations", "1"]) == 0
-    first = _json(capsys)
+    (first,) = _json(capsys)
     assert run([*call, "--epochs", "1", "--resume"]) == 0
-    second = _json(capsys)
+    (second,) = _json(capsys)
     assert (first["iterations"], second["iterations"]) == (1, 3)
     assert second["losses"][0] == first["losses"][0]
     assert (second["optimizer"], second["learning_rate"]) == ("sgd", 0.001)

@@ -165,6 +165,114 @@ def test_the_version_chooses_the_conventions(
     assert (found.format, found.conventions) == (name, conventions)
 
 
+@pytest.mark.parametrize(
+    ("about", "rule", "reason"),
+    [
+        ({"mmdet_version": "2.0.0"}, "anchors", "meta.mmdet_version is 2.0.0"),
+        ({"mmdet_version": "2.15.1+abc"}, "anchors", "meta.mmdet_version is 2.15.1+abc"),
+        ({"mmdet_version": "2.16.0"}, "pairs", "meta.mmdet_version is 2.16.0"),
+        ({"mmdet_version": "3.1.0"}, "pairs", "meta.mmdet_version is 3.1.0"),
+        ({"mmengine_version": "0.8.1"}, "pairs", "of mmdetection 3.x"),
+        ({"mmcv_version": "1.3.3"}, "pairs", "assumed, as meta.mmdet_version is not there"),
+    ],
+)
+def test_candidates_follow_the_minor_version(
+    tmp_path: Path, about: dict[str, Any], rule: str, reason: str
+) -> None:
+    path = save_mmdet(tmp_path / "x.pth", weights(shapes("keys2x/retinanet_r50")), about)
+    found = inspect(path, Wishes("retinanet_r50_fpn"))
+    assert reason in why(found, f"conventions.candidates = {rule}")
+    assert (("candidates", "anchors") in found.conventions_changed) == (rule == "anchors")
+    wishes = Wishes("retinanet_r50_fpn", overrides=(("conventions.candidates", "anchors"),))
+    assert ("candidates", "anchors") in inspect(path, wishes).conventions_changed
+
+
+def _stating(folder: Path, neck: str = "", head: str = "", nms: str = "nms") -> Path:
+    """A RetinaNet of mmdetection 2.25 whose configuration says this."""
+    text = f"""
+model = dict(
+    neck=dict(type='FPN', {neck}),
+    bbox_head=dict(type='RetinaHead', {head}),
+    test_cfg=dict(nms=dict(type='{nms}', iou_threshold=0.5)))
+"""
+    about = {"mmdet_version": "2.25.0", "config": text}
+    return save_mmdet(folder / "x.pth", weights(shapes("keys2x/retinanet_r50")), about)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_relu_before_extra_convs(tmp_path: Path, relu: bool) -> None:
+    path = _stating(tmp_path, neck=f"relu_before_extra_convs={relu}")
+    assert sepcbench.load(path).spec.necks[0].relu_between is relu
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        "anchor_generator=dict(type='AnchorGenerator', octave_base_scale=3, "
+        "scales_per_octave=1, ratios=[0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8])",
+        "octave_base_scale=3, scales_per_octave=1, "
+        "anchor_ratios=[0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8]",
+        "anchor_generator=dict(type='AnchorGenerator', scales=[3], "
+        "ratios=[0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8], strides=[8, 16, 32, 64, 128])",
+    ],
+)
+def test_anchors_are_those_of_the_configuration(tmp_path: Path, stated: str) -> None:
+    head = sepcbench.load(_stating(tmp_path, head=stated)).spec.head
+    assert (head.base_scale, head.scales_per_octave) == (3.0, 1)
+    assert head.ratios == (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8)
+
+
+@pytest.mark.parametrize(
+    ("stated", "line"),
+    [
+        ({"nms": "soft_nms"}, "'soft_nms' (here 'nms')"),
+        ({"neck": "add_extra_convs='on_lateral'"}, "extra levels 'on_lateral'"),
+        (
+            {"head": "anchor_generator=dict(type='AnchorGenerator', strides=[4, 8, 16, 32, 64])"},
+            "anchors with strides = (4.0, 8.0, 16.0, 32.0, 64.0) (here (8, 16, 32, 64, 128))",
+        ),
+        (
+            {"head": "anchor_generator=dict(type='AnchorGenerator', scales=[4, 5, 6])"},
+            "anchors with scales = (4.0, 5.0, 6.0)",
+        ),
+        (
+            {"head": "anchor_generator=dict(type='AnchorGenerator', ratios=[1.0])"},
+            "anchors with ratios = (1.0,) (here (0.5, 1.0, 2.0))",
+        ),
+        (
+            {"head": "anchor_generator=dict(type='LegacyAnchorGenerator')"},
+            "'LegacyAnchorGenerator' (here 'AnchorGenerator')",
+        ),
+    ],
+)
+def test_what_a_configuration_asks_for_in_vain_is_stated(
+    tmp_path: Path, stated: dict[str, str], line: str
+) -> None:
+    path = _stating(tmp_path, **stated)
+    assert line in (inspect(path).problem or "")
+    with pytest.raises(CheckpointError, match="add --conventions mmdet2 to go on without"):
+        load(path)
+    found = inspect(path, Wishes(conventions="mmdet2"))
+    assert found.problem is None
+    assert any(r.what.startswith("not followed: ") and line in r.what for r in found.reasons)
+
+
+def test_the_users_anchors_come_after_those_of_the_configuration(tmp_path: Path) -> None:
+    path = _stating(tmp_path, head="octave_base_scale=3")
+    detector = sepcbench.load(path)
+    assert detector.spec.head.base_scale == 3.0
+    wishes = Wishes(overrides=(("head.base_scale", 5.0),))
+    assert load(path, wishes).detector.spec.head.base_scale == 5.0
+
+
+def test_anchors_written_out_as_the_variant_has_them(tmp_path: Path) -> None:
+    stated = (
+        "anchor_generator=dict(type='AnchorGenerator', scales=[4, 5.04, 6.35], "
+        "ratios=[0.5, 1.0, 2.0], strides=[8, 16, 32, 64, 128])"
+    )
+    assert inspect(_stating(tmp_path, head=stated)).problem is None
+
+
 def test_mmdetection_3_with_its_histories(tmp_path: Path) -> None:
     text = """
 model = dict(

@@ -11,7 +11,7 @@ from torch import Tensor
 from sepcbench.errors import UsageError
 from sepcbench.heads import Detections, LevelOutput
 from sepcbench.heads.outputs import cells_first
-from sepcbench.heads.retina import RetinaHead
+from sepcbench.heads.retina import AnchorHead, RetinaHead
 from sepcbench.heads.selection import candidates, suppress
 from sepcbench.ops.pyramid import PyramidPair
 from sepcbench.specs import CONVENTIONS, NATIVE, Conventions, RetinaSpec
@@ -97,6 +97,49 @@ def test_boxes_are_clipped_and_divided_by_the_scale_factor() -> None:
     torch.testing.assert_close(scaled.boxes, plain.boxes / torch.tensor([2.0, 4.0, 2.0, 4.0]))
     (single,) = head.decode(outputs, [(40, 50)], [2.0], (64, 64))
     torch.testing.assert_close(single.boxes, plain.boxes / 2)
+
+
+def _two_in_the_corner() -> list[LevelOutput]:
+    """On level 0 two boxes of one class 32 wide and high, the less sure one 24 to the left."""
+    outputs = silent()
+    for column, logit in ((0, 3.0), (3, 4.0)):
+        outputs[0].cls[0, 3 * 3, 0, column] = logit  # ratio 1, first size
+    return outputs
+
+
+def test_boxes_may_be_clipped_before_or_after_nms() -> None:
+    """[-16, 16] and [8, 40]: in an image 12 wide they are [0, 12] and [8, 12]; then one overlaps.
+
+    Before clipping they overlap by 8 / 56; after it by 4 / 12.
+    """
+    outputs, fields = _two_in_the_corner(), {"nms_iou": 0.2, "rescale": "after_nms"}
+    boxes = {}
+    for when in ("before_nms", "after_nms"):
+        how = replace(NATIVE, clip=when, **fields)
+        (found,) = build(how).decode(outputs, [(64, 12)], [(2.0, 4.0)], (64, 64))
+        boxes[when] = found.boxes.tolist()
+    assert boxes["before_nms"] == [[4, 0, 6, 4]]
+    assert boxes["after_nms"] == [[4, 0, 6, 4], [0, 0, 6, 4]]
+    how = replace(NATIVE, clip="after_nms", nms_iou=0.2, rescale="before_nms")
+    (found,) = build(how).decode(outputs, [(64, 12)], [(2.0, 4.0)], (64, 64))
+    assert found.boxes.tolist() == boxes["after_nms"], "clipped to the original image"
+
+
+def test_detectron2_drops_what_clipping_leaves_empty() -> None:
+    """[8, 40] lies outside an image 8 wide; [-16, 16] is cut by it."""
+    (found,) = build(CONVENTIONS["detectron2"]).decode(
+        _two_in_the_corner(), [(64, 8)], [2.0], (64, 64)
+    )
+    assert found.boxes.tolist() == [[0, 0, 4, 8]]
+    torch.testing.assert_close(found.scores, torch.tensor([3.0]).sigmoid())
+    kept = replace(CONVENTIONS["detectron2"], clip="before_nms")
+    (found,) = build(kept).decode(_two_in_the_corner(), [(64, 8)], [2.0], (64, 64))
+    assert found.boxes.tolist() == [[4, 0, 4, 8], [0, 0, 4, 8]]
+
+
+def test_a_head_has_to_say_how_its_maps_become_boxes() -> None:
+    with pytest.raises(TypeError, match="boxes"):
+        AnchorHead(SPEC, (8, 8), 3, (8, 16), NATIVE)  # type: ignore[abstract]
 
 
 def test_half_precision_maps_are_decoded_in_single() -> None:

@@ -11,7 +11,7 @@ import torch
 from sepcbench.checkpoints import native
 from sepcbench.data.coco import CocoData, open_data
 from sepcbench.data.shapes import generate
-from sepcbench.errors import DataError, TrainingError, UsageError
+from sepcbench.errors import DataError, Interrupted, TrainingError, UsageError
 from sepcbench.measures.accuracy import detect_all
 from sepcbench.measures.scoring import score
 from sepcbench.specs import Recipe
@@ -84,7 +84,7 @@ def test_resuming_gives_the_same_losses_bit_for_bit(
     recipe = replace(RECIPE, optimizer=optimizer, learning_rate=1e-3)
     whole, wanted = loop.train(SPEC, data, recipe)
     monkeypatch.setattr(loop, "SAVE_EVERY", 2)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="iteration 4 is kept"):
         loop.train(SPEC, data, recipe, out=tmp_path, progress=Interrupt(5), save=native.save)
     assert native.read(tmp_path / "last.safetensors").training is not None
     resumed, record = loop.train(SPEC, data, recipe, out=tmp_path, resume=True, save=native.save)
