@@ -7,8 +7,12 @@ PYTHON=${PYTHON:-python3}
 RESULTS=${RESULTS:-results}
 
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "no CUDA device here: nothing was run")'
-"$PYTHON" -m pytest -m gpu -p no:cacheprovider
+status=0
+"$PYTHON" -m pytest -m gpu -p no:cacheprovider || status=1
 for suite in quick components bn; do
-  "$PYTHON" -m sepcbench run "$suite" --device cuda --results "$RESULTS" ||
+  "$PYTHON" -m sepcbench run "$suite" --device cuda --results "$RESULTS" || {
     echo "suite $suite: some rows failed; their reasons are stored" >&2
+    status=1
+  }
 done
+exit $status
