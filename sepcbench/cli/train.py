@@ -36,6 +36,9 @@ def train(
     images: Annotated[Path | None, typer.Option(help="The image folder.")] = None,
     device: options.Device = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what is in --out.")
+    ] = False,
     fmt: options.Format = "table",
 ) -> None:
     """Train a variant; the checkpoint knows its variant, so that `eval` needs no more.
@@ -48,6 +51,8 @@ def train(
     (spec,) = options.parse_variants([name], sets)
     chosen = {"iterations": iterations, "batch": batch, "learning_rate": lr, "seed": seed}
     plan = parse_recipe(recipe, chosen)
+    if not (resume or overwrite):
+        _check_free(out)
     from sepcbench.data.coco import open_data
 
     training_set = open_data(data, split, annotations, images)
@@ -69,6 +74,19 @@ def train(
         )
     path = out / "last.safetensors"
     options.emit(fmt, [_table(record, path)], [{"checkpoint": str(path), **encode(record)}])
+
+
+def _check_free(out: Path) -> None:
+    """Hours of training must not be lost to a repeated command.
+
+    Raises:
+        UsageError: there is a checkpoint in `out`.
+    """
+    if (out / "last.safetensors").exists():
+        raise UsageError(
+            f"'{out}' holds a checkpoint already; --resume goes on with it, --overwrite replaces "
+            "it, or choose another --out"
+        )
 
 
 def parse_recipe(pairs: list[str] | None, chosen: dict[str, Any]) -> Recipe:

@@ -107,7 +107,11 @@ def test_training_is_resumed_and_reported(
     assert (first["iterations"], second["iterations"]) == (1, 3)
     assert second["losses"][0] == first["losses"][0]
     assert (second["optimizer"], second["learning_rate"]) == ("sgd", 0.001)
-    assert Path(second["checkpoint"]).is_file()
+    before = Path(second["checkpoint"]).read_bytes()
+    assert "--overwrite" in _fails(capsys, 2, *call, "--iterations", 1)
+    assert Path(second["checkpoint"]).read_bytes() == before
+    assert run([*call, "--iterations", "1", "--overwrite"]) == 0
+    assert Path(second["checkpoint"]).read_bytes() != before
 
 
 def test_bad_training_options_have_their_line(
@@ -121,6 +125,7 @@ def test_bad_training_options_have_their_line(
     assert "did you mean 'momentum'" in line(*data, "--recipe", "momentun=1")
     assert "recipe optimizer" in line(*data, "--recipe", "optimizer=adam")
     assert "not both" in line(*data, "--iterations", 1, "--epochs", 1)
+    assert "is not a number above 0" in line(*data, "--epochs", "nan")
     assert "nothing to resume" in line(*data, "--resume", "--iterations", 1)
     assert "is not there" in line("--data", tmp_path / "nowhere")
     assert "no data set given" in line()
