@@ -15,12 +15,10 @@ from sepcbench.errors import UsageError
 from sepcbench.heads import HEADS, Detections, LevelOutput
 from sepcbench.necks import NECKS
 from sepcbench.ops.pyramid import Pyramid, PyramidPair
-from sepcbench.specs import Conventions, PconvSpec, SepcSpec, VariantSpec
+from sepcbench.specs import Conventions, NeckSpec, VariantSpec
 
 ImageSizes = Sequence[tuple[int, int]]
 ScaleFactors = Sequence[float | Sequence[float]] | None
-
-_TOWER_NECKS = (PconvSpec, SepcSpec)  # these give a pyramid pair and replace the head's towers
 
 
 class Detector(nn.Module):
@@ -121,9 +119,7 @@ class Detector(nn.Module):
         `backbone`, `neck` and `head` cover everything; `tower` is the conv towers of the head
         wherever they are, without predictions (appendix 1 of the SEPC paper).
         """
-        towers = [
-            f"necks.{i}" for i, s in enumerate(self.spec.necks) if isinstance(s, _TOWER_NECKS)
-        ]
+        towers = [f"necks.{i}" for i, neck in enumerate(self.spec.necks) if _is_tower(neck)]
         return {
             "backbone": ("backbone",),
             "neck": ("necks",),
@@ -162,10 +158,15 @@ def padded_size(image_sizes: ImageSizes, divisor: int) -> tuple[int, int]:
     return math.ceil(tallest / divisor) * divisor, math.ceil(widest / divisor) * divisor
 
 
+def _is_tower(neck: NeckSpec) -> bool:
+    """Whether a neck gives a pyramid pair and replaces the head's towers."""
+    return getattr(neck, "TOWER", False)
+
+
 def _check_chain(spec: VariantSpec) -> None:
     """Only the last neck may give a pyramid pair: no neck reads one."""
     for i, neck in enumerate(spec.necks[:-1]):
-        if isinstance(neck, _TOWER_NECKS):
+        if _is_tower(neck):
             raise UsageError(
                 f"variant '{spec.name}': neck {i} '{neck.TYPE}' gives a pyramid pair, which only a "
                 "head reads; put it last"

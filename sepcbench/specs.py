@@ -98,6 +98,12 @@ class FpnSpec:
         _check_levels(self.first_level, self.last_level, self.channels)
         require(self.top_down or self.lateral, "without top_down, lateral must stay on")
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The pyramid levels that come out."""
+        last = self.first_level if self.finest_only else self.last_level
+        return tuple(range(self.first_level, last + 1))
+
 
 @dataclass(frozen=True)
 class PafpnSpec:
@@ -113,6 +119,11 @@ class PafpnSpec:
     def __post_init__(self) -> None:
         _check_levels(self.first_level, self.last_level, self.channels)
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The pyramid levels that come out."""
+        return tuple(range(self.first_level, self.last_level + 1))
+
 
 @dataclass(frozen=True)
 class PconvSpec:
@@ -126,6 +137,7 @@ class PconvSpec:
     """
 
     TYPE: ClassVar[str] = "pconv"
+    TOWER: ClassVar[bool] = True  # stands in for the towers of the head: gives a pyramid pair
     channels: int = 256
     depth: int = 4
     scale_kernel: Literal[1, 3] = 3
@@ -149,6 +161,7 @@ class SepcSpec:
     """
 
     TYPE: ClassVar[str] = "sepc"
+    TOWER: ClassVar[bool] = True  # stands in for the towers of the head: gives a pyramid pair
     channels: int = 256
     depth: int = 4
     deform: Literal["lite", "full"] = "full"
@@ -267,12 +280,10 @@ class VariantSpec:
     @property
     def levels(self) -> tuple[int, ...]:
         """The pyramid levels of the head, such as (3, 4, 5, 6, 7)."""
-        first = self.necks[0]
-        if isinstance(first, (FpnSpec, PafpnSpec)):
-            if isinstance(first, FpnSpec) and first.finest_only:
-                return (first.first_level,)
-            return tuple(range(first.first_level, first.last_level + 1))
-        return (2, 3, 4, 5)
+        levels = (2, 3, 4, 5)  # of the backbone, unless a neck says which it makes of them
+        for neck in self.necks:
+            levels = getattr(neck, "levels", levels)
+        return levels
 
     @property
     def strides(self) -> tuple[int, ...]:

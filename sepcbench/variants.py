@@ -101,11 +101,9 @@ def _shrink(spec: VariantSpec) -> VariantSpec:
 
 
 def _shrink_neck(neck: NeckSpec) -> NeckSpec:
-    changes: dict[str, Any] = {"channels": _TINY_CHANNELS}
-    if isinstance(neck, (PconvSpec, SepcSpec)):
-        changes |= {"groups": 8, "depth": neck.depth // 2}
-    elif isinstance(neck, FpnSpec):
-        changes["groups"] = 8
+    small = {"channels": _TINY_CHANNELS, "groups": 8, "depth": getattr(neck, "depth", 2) // 2}
+    fields = fields_of(type(neck))
+    changes: dict[str, Any] = {name: value for name, value in small.items() if name in fields}
     return replace(neck, **changes)
 
 

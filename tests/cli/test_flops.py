@@ -178,7 +178,7 @@ def test_any_shape_counts(capsys, name, shape):
 
 
 def test_six_variants_are_counted_in_seconds(threads):
-    """Imports included: under 12 s on 2 cores, and less than four forward passes of one.
+    """Imports included, it takes less than four forward passes of one of them.
 
     The forward passes are timed at half the height and width, a quarter of the work, so that
     the comparison holds on a busy machine too.
@@ -199,4 +199,4 @@ def test_six_variants_are_counted_in_seconds(threads):
         start = time.perf_counter()
         detector(images)
     forward = 4 * (time.perf_counter() - start)
-    assert seconds < max(12.0, 4 * forward)
+    assert seconds < 4 * forward
