@@ -24,24 +24,40 @@ def fields_of(cls: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def encode(value: Any) -> Any:
-    """Turn a dataclass (or a value inside one) into JSON types. NaN and infinity become None."""
+def encode(value: Any, *, sparse: bool = False) -> Any:
+    """Turn a dataclass (or a value inside one) into JSON types. NaN and infinity become None.
+
+    Args:
+        value: what to encode.
+        sparse: leave out fields that have their default.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         hints = fields_of(type(value))
-        body = {name: _encode_field(getattr(value, name), hint) for name, hint in hints.items()}
+        plain = _defaults(type(value)) if sparse else {}
+        body = {
+            name: _encode_field(getattr(value, name), hint, sparse)
+            for name, hint in hints.items()
+            if name not in plain or plain[name] != getattr(value, name)
+        }
         tag = getattr(type(value), "TYPE", None)
         return {"type": tag, **body} if tag else body
     if isinstance(value, (tuple, list)):
-        return [encode(item) for item in value]
+        return [encode(item, sparse=sparse) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
-def _encode_field(value: Any, hint: Any) -> Any:
+def _encode_field(value: Any, hint: Any, sparse: bool) -> Any:
     if is_mapping(hint):
-        return {key: encode(item) for key, item in value}
-    return encode(value)
+        return {key: encode(item, sparse=sparse) for key, item in value}
+    return encode(value, sparse=sparse)
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    fields = dataclasses.fields(cls)
+    made = {f.name: f.default_factory() for f in fields if callable(f.default_factory)}
+    return made | {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
 
 
 def is_mapping(hint: Any) -> bool:

@@ -37,6 +37,8 @@ class Conventions:
     anchor_rounding: Literal["none", "corners"] = "none"
     anchor_sizes: Literal["exact", "truncated"] = "exact"
     anchor_step: Literal["stride", "image"] = "stride"
+    # points (FCOS) in their cell: half a stride from its corner, that rounded down, or the corner
+    point_offset: Literal["half", "half_floor", "zero"] = "half"
     # boxes: width is x2 - x1 + box_offset; decoded corners move inwards by corner_shift
     box_offset: Literal[0, 1] = 0
     corner_shift: float = 0.0
@@ -49,6 +51,8 @@ class Conventions:
     # candidates of one level: the best anchors by their best class, or the best (anchor, class)
     candidates: Literal["anchors", "pairs"] = "pairs"
     candidates_per_level: int = 1000
+    # centerness times the score, applied to the candidates; or sqrt(score * centerness) throughout
+    quality: Literal["after", "sqrt"] = "after"
     score_threshold: float = 0.05
     nms_iou: float = 0.5
     nms_offset: Literal[0, 1] = 0
@@ -57,6 +61,21 @@ class Conventions:
     rescale: Literal["before_nms", "after_nms"] = "before_nms"
     # boxes are clipped to the image before NMS, or at the very end, where those without area go
     clip: Literal["before_nms", "after_nms"] = "before_nms"
+    # two stages: proposals have sides above proposal_min_size, boxes of at least detection_min_size
+    proposal_min_size: float = 0.0
+    detection_min_size: float = 0.0
+    # RoIAlign: coordinates shifted by half a cell; samples per side of a bin, 0 for about one per
+    # cell; cells that a RoI is at least widened to
+    roi_aligned: bool = True
+    roi_samples: int = 0
+    roi_min_cells: Literal[0, 1] = 0
+    # training FSAF: a cell that several objects claim goes to the smallest, or, as mmdetection 1.1
+    # has it, to the one whose place in the list of objects from large to small is the last; ignored
+    # are the classes of an object around its centre, or all classes there
+    overlap_rank: Literal["area", "argsort"] = "area"
+    ignored_classes: Literal["own", "all"] = "own"
+    # training: FCOS's focal loss is divided by the positives, at least 1, or by them and the images
+    focal_divisor: Literal["positives", "positives_and_images"] = "positives"
     # image: short side to short_side unless the long side would pass long_side
     short_side: int = 800
     long_side: int = 1333
@@ -86,6 +105,7 @@ CONVENTIONS: dict[str, Conventions] = {
         name="mmdet1",
         anchor_centre="pixel",
         anchor_rounding="corners",
+        point_offset="half_floor",
         box_offset=1,
         corner_shift=0.5,
         clip_inset=1,
@@ -94,6 +114,11 @@ CONVENTIONS: dict[str, Conventions] = {
         candidates="anchors",
         nms_offset=1,
         always_sorted=False,
+        roi_aligned=False,
+        roi_samples=2,
+        overlap_rank="argsort",
+        ignored_classes="all",
+        focal_divisor="positives_and_images",
         scale_factors="single",
         export_offset=1,
     ),
@@ -104,9 +129,16 @@ CONVENTIONS: dict[str, Conventions] = {
         anchor_rounding="corners",
         anchor_sizes="truncated",
         anchor_step="image",
+        point_offset="zero",
         delta_clamp="upper",
+        quality="sqrt",
         max_detections=300,
         rescale="after_nms",
+        proposal_min_size=1e-3,
+        detection_min_size=1e-2,
+        roi_aligned=False,
+        roi_samples=2,
+        roi_min_cells=1,
         resize_rounding="floor",
         interpolation="float",
         value_range="1",
@@ -117,6 +149,7 @@ CONVENTIONS: dict[str, Conventions] = {
         NATIVE,
         name="detectron2",
         delta_clamp="upper",
+        quality="sqrt",
         rescale="after_nms",
         clip="after_nms",
         antialias=True,

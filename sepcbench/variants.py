@@ -1,124 +1,297 @@
-"""Named variants, such as `retinanet_r50_sepc`, and overriding their fields by name."""
+"""Named variants, such as `retinanet_r50_sepc`: DETECTOR_BACKBONE_NECK, any of each.
+
+The three tables below say what the words stand for. `VARIANTS` finds any combination that makes
+sense by its name and lists the ones of the papers and of the tests.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
-from sepcbench.codec import coerce, fields_of
 from sepcbench.errors import UsageError, unknown
+from sepcbench.named_backbones import BACKBONES, TIMM, named_backbone
+from sepcbench.overriding import field_path, override
+from sepcbench.shrinking import shrink
 from sepcbench.specs import (
     BACKBONE_TYPES,
     CONVENTIONS,
     HEAD_TYPES,
     NATIVE,
     NECK_TYPES,
+    AtssSpec,
     BackboneSpec,
-    Conventions,
+    BfpSpec,
+    BifpnSpec,
+    FcosSpec,
     FpnSpec,
     FreeAnchorSpec,
     FsafSpec,
     HeadSpec,
+    HrfpnSpec,
+    MaskSpec,
+    NasFpnSpec,
     NeckSpec,
     PafpnSpec,
     PconvSpec,
+    RcnnSpec,
+    RepPointsSpec,
     ResNetSpec,
     RetinaSpec,
+    RpnSpec,
     SepcSpec,
+    SingleLevelSpec,
+    TimmSpec,
     TinySpec,
+    TowerSpec,
     VariantSpec,
 )
 
-_BACKBONES: dict[str, BackboneSpec] = {
-    "r18": ResNetSpec(depth=18),
-    "r34": ResNetSpec(depth=34),
-    "r50": ResNetSpec(depth=50),
-    "r101": ResNetSpec(depth=101),
-    "r152": ResNetSpec(depth=152),
-    "tiny": TinySpec(),
+
+@dataclass(frozen=True)
+class _Neck:
+    """The necks of a detector with the levels and extra levels of `fpn`; what its head becomes."""
+
+    necks: Callable[[FpnSpec], tuple[NeckSpec, ...]]
+    head: Callable[[Any], HeadSpec] = lambda head: head
+    backbone: Callable[[BackboneSpec], BackboneSpec] = lambda backbone: backbone
+
+
+def _pafpn(fpn: FpnSpec) -> tuple[NeckSpec, ...]:
+    levels = {"first_level": fpn.first_level, "last_level": fpn.last_level}
+    return (PafpnSpec(extra=fpn.extra, relu_between=fpn.relu_between, **levels),)
+
+
+def _hrfpn(fpn: FpnSpec) -> tuple[NeckSpec, ...]:
+    return (HrfpnSpec(first_level=fpn.first_level, last_level=fpn.last_level),)
+
+
+def _tower(neck: NeckSpec) -> _Neck:
+    """A neck that stands in for the towers of the head."""
+    return _Neck(lambda fpn: (fpn, neck), lambda head: replace(head, depth=0))
+
+
+def _deformed(head: TowerSpec) -> TowerSpec:
+    return replace(head, deform=True)
+
+
+_FUSIONS: dict[str, _Neck] = {
+    "fpn": _Neck(lambda fpn: (fpn,)),
+    "pafpn": _Neck(_pafpn),
+    "bfp": _Neck(lambda fpn: (fpn, BfpSpec(refine_level=4 - fpn.first_level))),
+    "hrfpn": _Neck(_hrfpn),
+}
+_ONE_STAGE: dict[str, _Neck] = {
+    **_FUSIONS,
+    "nas_fpn": _Neck(lambda fpn: (NasFpnSpec(),)),
+    "bifpn": _Neck(lambda fpn: (BifpnSpec(),)),
+    "dcn_head": _Neck(lambda fpn: (fpn,), _deformed),  # type: ignore[arg-type]
+    "pconv": _tower(PconvSpec()),
+    "pconv_single": _tower(PconvSpec(norm="single")),
+    "pconv_independent": _tower(PconvSpec(norm="independent")),
+    "pconv_ibn": _tower(PconvSpec(norm="integrated")),
+    "pconv_gn": _tower(PconvSpec(norm="gn")),
+    "sepc_lite": _tower(SepcSpec(deform="lite")),
+    "sepc": _tower(SepcSpec(deform="full")),
 }
 
-# What follows the pyramid of the backbone: the fusing neck, and the tower where a neck is it.
-_NECKS: dict[str, tuple[NeckSpec, ...]] = {
-    "fpn": (FpnSpec(),),
-    "pafpn": (PafpnSpec(),),
-    "pconv": (FpnSpec(), PconvSpec()),
-    "pconv_single": (FpnSpec(), PconvSpec(norm="single")),
-    "pconv_independent": (FpnSpec(), PconvSpec(norm="independent")),
-    "pconv_ibn": (FpnSpec(), PconvSpec(norm="integrated")),
-    "pconv_gn": (FpnSpec(), PconvSpec(norm="gn")),
-    "sepc_lite": (FpnSpec(), SepcSpec(deform="lite")),
-    "sepc": (FpnSpec(), SepcSpec(deform="full")),
-}
 
-# The head of each detector, given the number of convs in its towers, and the backbones it is
-# named with.
-_HEADS: dict[str, tuple[Callable[[int], HeadSpec], tuple[str, ...]]] = {
-    "retinanet": (lambda depth: RetinaSpec(depth=depth), tuple(_BACKBONES)),
-    "freeanchor": (lambda depth: FreeAnchorSpec(depth=depth), ("r50", "r101", "tiny")),
-    "fsaf": (lambda depth: FsafSpec(depth=depth), ("r50", "r101", "tiny")),
-}
+def _with_rpn(**changes: Any) -> Callable[[Any], Any]:
+    """The same head with other fields of its RPN."""
 
-# torchvision's models, whose labels are COCO's category ids with 0 for the background
-_OTHERS: tuple[VariantSpec, ...] = (
-    VariantSpec(
-        "torchvision_retinanet_r50",
-        ResNetSpec(bn_eps=0.0),
-        (FpnSpec(extra="conv_p5", relu_between=True),),
-        RetinaSpec(smooth_l1_beta=0.0),
-        num_classes=91,
-        conventions=CONVENTIONS["torchvision"],
+    def changed(head: RpnSpec | RcnnSpec) -> RpnSpec | RcnnSpec:
+        if isinstance(head, RpnSpec):
+            return replace(head, **changes)
+        return head if head.rpn is None else replace(head, rpn=replace(head.rpn, **changes))
+
+    return changed
+
+
+def _on_c4(head: RpnSpec | RcnnSpec) -> RpnSpec | RcnnSpec:
+    """Anchors of 32 to 512 pixels on stride 16; the box head is the ResNet stage that is left."""
+    head = _with_rpn(channels=512, scales=(2.0, 4.0, 8.0, 16.0, 32.0))(head)
+    return head if isinstance(head, RpnSpec) else replace(head, box_head="conv5", pool_size=14)
+
+
+def _without_c5(backbone: BackboneSpec) -> BackboneSpec:
+    if isinstance(backbone, TimmSpec):
+        raise UsageError("a C4 baseline needs a ResNet: its head is the last stage of one")
+    return replace(backbone, last_stage=4)
+
+
+# The ablations of the FPN paper's Tables 1 to 3, and what goes after an FPN
+_TWO_STAGE: dict[str, _Neck] = {
+    **_FUSIONS,
+    "pconv": _Neck(lambda fpn: (fpn, PconvSpec(branches="none"))),
+    "pconv_ibn": _Neck(lambda fpn: (fpn, PconvSpec(branches="none", norm="integrated"))),
+    "c4": _Neck(lambda fpn: (SingleLevelSpec(4),), _on_c4, _without_c5),
+    "c5": _Neck(
+        lambda fpn: (SingleLevelSpec(5),),
+        _with_rpn(channels=512, scales=(1.0, 2.0, 4.0, 8.0, 16.0)),
     ),
-    VariantSpec(
-        "torchvision_retinanet_r50_v2",
-        ResNetSpec(bn="train"),
-        (FpnSpec(extra="conv_c5", relu_between=True),),
-        RetinaSpec(norm="gn", tower_bias=False, smooth_l1_beta=0.0),
-        num_classes=91,
-        conventions=CONVENTIONS["torchvision"],
+    "bottom_up": _Neck(lambda fpn: (replace(fpn, top_down=False),)),
+    "top_down": _Neck(lambda fpn: (replace(fpn, lateral=False),)),
+    "finest": _Neck(
+        lambda fpn: (replace(fpn, finest_only=True),),
+        _with_rpn(scales=(8.0, 16.0, 32.0, 64.0, 128.0)),
     ),
-)
-
-_TINY_CHANNELS = 32
-_TINY_CONVENTIONS = replace(NATIVE, short_side=128, long_side=128)
+}
 
 
-def _detector(head: str, backbone: str, neck: str) -> VariantSpec:
-    necks, make = _NECKS[neck], _HEADS[head][0]
-    name = f"{head}_{backbone}_{neck}"
-    spec = VariantSpec(name, _BACKBONES[backbone], necks, make(0 if len(necks) > 1 else 4))
-    return _shrink(spec) if backbone == "tiny" else spec
+@dataclass(frozen=True)
+class _Detector:
+    """A detector without backbone and neck: its head, the FPN it is published with, its necks.
+
+    `listed` are the backbones that `VARIANTS` lists with all necks.
+    """
+
+    head: HeadSpec
+    fpn: FpnSpec
+    necks: Mapping[str, _Neck]
+    listed: tuple[str, ...] = ("r50", "tiny")
+    nms_iou: float = 0.5
 
 
-def _shrink(spec: VariantSpec) -> VariantSpec:
-    """The same detector in 32 channels, towers half as deep, for 128-pixel generated images."""
-    necks = tuple(_shrink_neck(neck) for neck in spec.necks)
-    depth = spec.head.depth // 2
-    head = replace(spec.head, channels=_TINY_CHANNELS, groups=8, depth=depth)
-    return replace(spec, necks=necks, head=head, num_classes=3, conventions=_TINY_CONVENTIONS)
+_P2_TO_P6 = FpnSpec(first_level=2, last_level=6, extra="pool")
+_RESNETS = ("r18", "r34", "r50", "r101", "r152", "tiny")
 
+DETECTORS: dict[str, _Detector] = {
+    "retinanet": _Detector(RetinaSpec(), FpnSpec(), _ONE_STAGE, _RESNETS),
+    "freeanchor": _Detector(FreeAnchorSpec(), FpnSpec(), _ONE_STAGE, ("r50", "r101", "tiny")),
+    "fsaf": _Detector(FsafSpec(), FpnSpec(), _ONE_STAGE, ("r50", "r101", "tiny")),
+    "fcos": _Detector(FcosSpec(), FpnSpec(extra="conv_p5", relu_between=True), _ONE_STAGE),
+    "atss": _Detector(AtssSpec(), FpnSpec(extra="conv_p5"), _ONE_STAGE, nms_iou=0.6),
+    "reppoints": _Detector(RepPointsSpec(), FpnSpec(conv_norm="gn"), _ONE_STAGE),
+    "rpn": _Detector(RpnSpec(), _P2_TO_P6, _TWO_STAGE),
+    "fast_rcnn": _Detector(RcnnSpec(rpn=None), _P2_TO_P6, _TWO_STAGE),
+    "faster_rcnn": _Detector(RcnnSpec(), _P2_TO_P6, _TWO_STAGE),
+    "mask_rcnn": _Detector(RcnnSpec(mask=MaskSpec()), _P2_TO_P6, _TWO_STAGE),
+}
 
-def _shrink_neck(neck: NeckSpec) -> NeckSpec:
-    small = {"channels": _TINY_CHANNELS, "groups": 8, "depth": getattr(neck, "depth", 2) // 2}
-    fields = fields_of(type(neck))
-    changes: dict[str, Any] = {name: value for name, value in small.items() if name in fields}
-    return replace(neck, **changes)
-
-
-VARIANTS: dict[str, VariantSpec] = {
+# torchvision's models; labels of one stage are COCO's category ids with 0 for the background
+_OTHERS: dict[str, VariantSpec] = {
     spec.name: spec
     for spec in (
-        *(
-            _detector(head, backbone, neck)
-            for head, (_, backbones) in _HEADS.items()
-            for backbone in backbones
-            for neck in _NECKS
+        VariantSpec(
+            "torchvision_retinanet_r50",
+            ResNetSpec(bn_eps=0.0),
+            (FpnSpec(extra="conv_p5", relu_between=True),),
+            RetinaSpec(smooth_l1_beta=0.0),
+            num_classes=91,
+            conventions=CONVENTIONS["torchvision"],
         ),
-        *_OTHERS,
+        VariantSpec(
+            "torchvision_retinanet_r50_v2",
+            ResNetSpec(bn="train"),
+            (FpnSpec(extra="conv_c5", relu_between=True),),
+            RetinaSpec(norm="gn", tower_bias=False, smooth_l1_beta=0.0),
+            num_classes=91,
+            conventions=CONVENTIONS["torchvision"],
+        ),
+        VariantSpec(
+            "torchvision_fcos_r50",
+            ResNetSpec(),
+            (FpnSpec(extra="conv_p5", relu_between=True),),
+            FcosSpec(
+                tower_bias=True,
+                centerness_on="box",
+                normalise_boxes=True,
+                level_scales=False,
+                centre_radius=1.5,
+                box_loss="giou",
+            ),
+            num_classes=91,
+            conventions=replace(
+                CONVENTIONS["torchvision"], score_threshold=0.2, nms_iou=0.6, max_detections=100
+            ),
+        ),
+        *(
+            VariantSpec(
+                name,
+                ResNetSpec(bn_eps=0.0),
+                (_P2_TO_P6,),
+                RcnnSpec(
+                    RpnSpec(train_proposals=2000),
+                    smooth_l1_beta=1 / 9,
+                    mask=mask,
+                    background="first",
+                ),
+                # its labels leave out the background: 0 is category 1
+                num_classes=90,
+                conventions=replace(CONVENTIONS["torchvision"], max_detections=100),
+            )
+            for name, mask in (
+                ("torchvision_faster_rcnn_r50", None),
+                ("torchvision_mask_rcnn_r50", MaskSpec()),
+            )
+        ),
     )
 }
+
+
+class _Variants(Mapping[str, VariantSpec]):
+    """Every variant by its name, made when it is asked for; goes through the listed ones."""
+
+    def __getitem__(self, name: str) -> VariantSpec:
+        if name in _OTHERS:
+            return _OTHERS[name]
+        parts = _parse(name)
+        if parts is None:
+            raise KeyError(name)
+        return _compose(*parts)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_listed())
+
+    def __len__(self) -> int:
+        return len(_listed())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (name in _OTHERS or _parse(name) is not None)
+
+
+VARIANTS: Mapping[str, VariantSpec] = _Variants()
+
+
+@cache
+def _listed() -> tuple[str, ...]:
+    names = [
+        f"{detector}_{backbone}_{neck}"
+        for detector, made in DETECTORS.items()
+        for backbone in made.listed
+        for neck in made.necks
+    ]
+    others = [f"{d}_{b}_fpn" for d in ("retinanet", "faster_rcnn") for b in BACKBONES]
+    rivals = [f"{d}_hrnet_w32_hrfpn" for d in ("freeanchor", "faster_rcnn")]
+    return tuple(dict.fromkeys([*names, *others, *rivals, *_OTHERS]))
+
+
+def _parse(name: str) -> tuple[str, str, str] | None:
+    """The detector, backbone and neck that a name is put together from."""
+    for detector, made in DETECTORS.items():
+        for neck in made.necks:
+            backbone = name.removeprefix(f"{detector}_").removesuffix(f"_{neck}")
+            known = backbone in BACKBONES or backbone.startswith(TIMM)
+            if known and name == f"{detector}_{backbone}_{neck}":
+                return detector, backbone, neck
+    return None
+
+
+@cache
+def _compose(detector: str, backbone: str, neck: str) -> VariantSpec:
+    made = DETECTORS[detector]
+    system = made.necks[neck]
+    body = named_backbone(backbone)
+    spec = VariantSpec(
+        f"{detector}_{backbone}_{neck}",
+        system.backbone(body),
+        system.necks(made.fpn),
+        system.head(made.head),
+        conventions=replace(NATIVE, nms_iou=made.nms_iou),
+    )
+    return shrink(spec) if isinstance(body, TinySpec) else spec
 
 
 def variant(name: str, overrides: dict[str, Any] | None = None) -> VariantSpec:
@@ -139,81 +312,25 @@ def variant(name: str, overrides: dict[str, Any] | None = None) -> VariantSpec:
     return spec
 
 
-def override(spec: VariantSpec, path: str, value: Any) -> VariantSpec:
-    """Set one field of a variant.
+def variant_twin(name: str, overrides: dict[str, Any] | None = None) -> VariantSpec:
+    """The small twin of a variant (`sepcbench.shrinking`).
+
+    Overrides of necks and head are made on the twin as they are: they are what tells rows of a
+    suite apart. Those of backbone, classes and conventions count only for the large one.
 
     Args:
-        spec: the variant.
-        path: a field of the variant (`num_classes`), a dotted path (`necks.1.depth`), or the
-            bare name of a part's field (`norm`): looked for in the necks from the last to the
-            first, then in the head, the conventions and the backbone.
-        value: the value, or its text.
+        name: one of `VARIANTS`.
+        overrides: field path to value; see `override`.
+
+    Raises:
+        UsageError: no such variant or field, or a value that does not fit.
     """
-    if path == "conventions" and isinstance(value, str):
-        if value not in CONVENTIONS:
-            raise unknown("conventions", value, CONVENTIONS)
-        return replace(spec, conventions=conventions_for(spec, value))
-    keys = path.split(".")
-    if len(keys) == 1 and keys[0] not in fields_of(VariantSpec):
-        keys = _find(spec, keys[0])
-    return _set(spec, keys, value, path)  # type: ignore[no-any-return]
-
-
-def conventions_for(spec: VariantSpec, name: str) -> Conventions:
-    """The named conventions as the published code uses them for this detector.
-
-    The image size stays the variant's. The released FSAF baseline was tested on images padded to
-    a multiple of 384, every FSAF with a PConv or SEPC tower to 32.
-
-    Args:
-        spec: the variant.
-        name: one of `CONVENTIONS`.
-    """
-    old = spec.conventions
-    named = replace(CONVENTIONS[name], short_side=old.short_side, long_side=old.long_side)
-    if name == "mmdet1" and isinstance(spec.head, FsafSpec) and spec.head.depth > 0:
-        return replace(named, pad_divisor=384)
-    return named
-
-
-def _find(spec: VariantSpec, name: str) -> list[str]:
-    places = [["necks", str(i)] for i in reversed(range(len(spec.necks)))]
-    places += [["head"], ["conventions"], ["backbone"]]
-    known: list[str] = list(fields_of(VariantSpec))
-    for place in places:
-        fields = fields_of(type(_get(spec, place)))
-        if name in fields:
-            return [*place, name]
-        known += [".".join([*place, key]) for key in fields] + list(fields)
-    raise unknown("field", name, known, f"see `sepcbench show {spec.name}`")
-
-
-def _get(node: Any, keys: list[str]) -> Any:
-    for key in keys:
-        node = node[int(key)] if isinstance(node, tuple) else getattr(node, key)
-    return node
-
-
-def _set(node: Any, keys: list[str], value: Any, path: str) -> Any:
-    """Rebuild a frozen tree with one leaf changed."""
-    key, rest = keys[0], keys[1:]
-    if isinstance(node, tuple):
-        if not key.isdigit() or int(key) >= len(node):
-            raise UsageError(f"field '{path}': there is no item '{key}', only 0 to {len(node) - 1}")
-        items = list(node)
-        items[int(key)] = _set(items[int(key)], rest, value, path) if rest else value
-        return tuple(items)
-    if not dataclasses.is_dataclass(node):
-        raise UsageError(f"field '{path}': '{key}' is inside a plain value")
-    hints = fields_of(type(node))
-    if key not in hints:
-        raise unknown("field", path, [".".join([*path.split(".")[: -len(keys)], k]) for k in hints])
-    new = (
-        _set(getattr(node, key), rest, value, path)
-        if rest
-        else coerce(value, hints[key], f"field '{path}'")
-    )
-    return replace(node, **{key: new})  # type: ignore[type-var]
+    large = variant(name, overrides)
+    spec = shrink(large)
+    for path, value in (overrides or {}).items():
+        if field_path(large, path)[0] in ("necks", "head"):
+            spec = override(spec, path, value)
+    return spec
 
 
 def spec_types() -> dict[str, dict[str, type]]:

@@ -9,8 +9,14 @@ import typer
 
 from sepcbench import specs, suites
 from sepcbench.cli import options
+from sepcbench.codec import encode
+from sepcbench.named_backbones import BACKBONES, TIMM
 from sepcbench.report.table import Table
-from sepcbench.variants import VARIANTS
+from sepcbench.variants import DETECTORS, VARIANTS
+
+VARIANT_NOTE = (
+    "Any DETECTOR_BACKBONE_NECK is a variant: see `sepcbench list detectors` and `list backbones`."
+)
 
 
 def _first_line(documented: object) -> str:
@@ -40,9 +46,33 @@ def _variant_rows() -> list[tuple[str, str]]:
     return [(name, " + ".join(_parts(spec))) for name, spec in VARIANTS.items()]
 
 
+def _detector_rows() -> list[tuple[str, str]]:
+    return [(name, f"with {', '.join(made.necks)}") for name, made in DETECTORS.items()]
+
+
+def _backbone_rows() -> list[tuple[str, str]]:
+    named = [(name, _describe(spec)) for name, spec in BACKBONES.items()]
+    return [*named, (f"{TIMM}NAME", "any features_only backbone of timm, with maps to stride 32")]
+
+
+def _describe(spec: specs.BackboneSpec) -> str:
+    """A backbone's kind and the fields in which it differs from the plain one of its kind."""
+    fields = encode(spec, sparse=True)
+    told = ", ".join(f"{key} {value}" for key, value in fields.items() if key != "type")
+    return f"{_first_line(type(spec))} {f'({told})' if told else ''}".strip()
+
+
 def _parts(spec: specs.VariantSpec) -> list[str]:
-    backbone = f"{spec.backbone.TYPE} {getattr(spec.backbone, 'depth', '')}".strip()
-    return [backbone, *(_neck(neck) for neck in spec.necks), f"{spec.head.TYPE} head"]
+    body = spec.backbone
+    size = getattr(body, "depth", "") or getattr(body, "model", "")
+    deform = getattr(body, "deform", "none")
+    backbone = " ".join(filter(None, (body.TYPE, str(size), "" if deform == "none" else "DCN")))
+    head = f"{spec.head.TYPE} head"
+    return [backbone, *map(_neck, spec.necks), f"deformable {head}" if _deformed(spec) else head]
+
+
+def _deformed(spec: specs.VariantSpec) -> bool:
+    return getattr(spec.head, "deform", False)
 
 
 def _neck(neck: specs.NeckSpec) -> str:
@@ -54,10 +84,11 @@ def _neck(neck: specs.NeckSpec) -> str:
 
 LISTS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "variants": _variant_rows,
+    "detectors": _detector_rows,
     "necks": lambda: _types(specs.NECK_TYPES),
     "norms": lambda: [(name, _NORM_NOTES[name]) for name in get_args(specs.Norm)],
     "heads": lambda: _types(specs.HEAD_TYPES),
-    "backbones": lambda: _types(specs.BACKBONE_TYPES),
+    "backbones": _backbone_rows,
     "suites": _suite_rows,
     "engines": lambda: [(name, _ENGINE_NOTES[name]) for name in get_args(specs.EngineName)],
 }
@@ -65,15 +96,22 @@ LISTS: dict[str, Callable[[], list[tuple[str, str]]]] = {
 
 def list_names(
     what: Annotated[str, typer.Argument(help=", ".join(LISTS) + ".")] = "variants",
+    containing: Annotated[
+        str, typer.Argument(metavar="[TEXT]", help="Only names with this in them.")
+    ] = "",
     fmt: options.Format = "table",
 ) -> None:
-    """List what there is: variants, necks, norms, heads, backbones, suites or engines.
+    """List what there is: variants, detectors, backbones, necks, heads, norms, suites, engines.
 
-    Example: sepcbench list variants
+    A variant is DETECTOR_BACKBONE_NECK: any backbone goes with any detector and its necks, also
+    those that are not listed as variants.
+
+    Example: sepcbench list variants sepc
     Example: sepcbench list suites --format json
     """
     options.check_format(fmt)
     options.check_choice("list", what, LISTS)
-    rows = LISTS[what]()
-    table = Table(what, ("name", "what it is"), tuple(rows))
+    rows = [row for row in LISTS[what]() if containing in row[0]]
+    notes = (VARIANT_NOTE,) if what == "variants" else ()
+    table = Table(what, ("name", "what it is"), tuple(rows), notes)
     options.emit(fmt, [table], [{"name": name, "about": about} for name, about in rows])

@@ -10,9 +10,9 @@ import typer
 
 from sepcbench.cli.options import parse_sets, parse_variants
 from sepcbench.errors import UsageError
+from sepcbench.overriding import override
 from sepcbench.specs import VariantSpec
 from sepcbench.suites import CostSettings, LatencySettings, load
-from sepcbench.variants import override
 
 Shape = Annotated[
     str | None,

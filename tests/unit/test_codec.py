@@ -87,6 +87,7 @@ def test_optional_scores_may_be_null():
         "images": 1,
         "detections": 0,
         "per_class": {"a": None},
+        "task": "bbox",
     }
     record = decode(Accuracy, values)
     assert record.ap is None

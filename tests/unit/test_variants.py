@@ -1,10 +1,21 @@
 """Named variants and overriding their fields."""
 
+from dataclasses import replace
+
 import pytest
 
 from sepcbench.errors import UsageError
-from sepcbench.specs import BACKBONE_TYPES, HEAD_TYPES, NECK_TYPES, PconvSpec
-from sepcbench.variants import VARIANTS, conventions_for, spec_types, variant
+from sepcbench.named_backbones import BACKBONES
+from sepcbench.overriding import conventions_for
+from sepcbench.specs import (
+    BACKBONE_TYPES,
+    HEAD_TYPES,
+    NECK_TYPES,
+    PconvSpec,
+    TimmSpec,
+    TowerSpec,
+)
+from sepcbench.variants import DETECTORS, VARIANTS, spec_types, variant, variant_twin
 
 NECKS = ("fpn", "pafpn", "pconv", "pconv_ibn", "sepc_lite", "sepc")
 NORMS = ("pconv_single", "pconv_independent", "pconv_gn")
@@ -19,6 +30,12 @@ def test_the_promised_names_exist():
     for head in ("freeanchor", "fsaf"):
         for backbone in ("r50", "r101", "tiny"):
             assert all(f"{head}_{backbone}_{neck}" in VARIANTS for neck in NECKS + NORMS)
+    for head in ("fcos", "atss", "reppoints"):
+        assert all(f"{head}_r50_{neck}" in VARIANTS for neck in (*NECKS, "dcn_head"))
+    for rival in ("nas_fpn", "hrfpn", "bfp", "bifpn"):
+        assert f"freeanchor_r50_{rival}" in VARIANTS
+    for head in ("rpn", "fast_rcnn", "faster_rcnn", "mask_rcnn"):
+        assert all(f"{head}_tiny_{neck}" in VARIANTS for neck in ("fpn", "c4", "finest", "pconv"))
 
 
 def test_names_are_the_specs_names():
@@ -26,9 +43,73 @@ def test_names_are_the_specs_names():
 
 
 def test_a_tower_in_the_neck_leaves_the_head_without_convs():
-    for spec in VARIANTS.values():
-        full = 2 if spec.backbone.TYPE == "tiny" else 4
-        assert spec.head.depth == (0 if len(spec.necks) > 1 else full)
+    for name, spec in VARIANTS.items():
+        if isinstance(spec.head, TowerSpec):
+            tower = getattr(spec.necks[-1], "tower", False)
+            assert (spec.head.depth == 0) == tower, name
+
+
+def test_any_detector_backbone_and_neck_make_a_name():
+    """Also combinations that are not listed."""
+    assert "fcos_r152_sepc" not in list(VARIANTS)
+    spec = VARIANTS["fcos_r152_sepc"]
+    assert (spec.name, spec.backbone.depth, spec.head.depth) == ("fcos_r152_sepc", 152, 0)
+    assert VARIANTS["fcos_timm:convnext_tiny_fpn"].backbone == TimmSpec("convnext_tiny")
+    for name in ("fcos_r50", "r50_fpn", "fcos_r50_c4", "fcos_sepc", "fcos__sepc", ""):
+        assert name not in VARIANTS
+
+
+def test_every_combination_has_one_reading():
+    names = [
+        f"{detector}_{backbone}_{neck}"
+        for detector, made in DETECTORS.items()
+        for backbone in (*BACKBONES, "timm:x")
+        for neck in made.necks
+    ]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert name in VARIANTS
+
+
+def test_a_c4_baseline_has_no_c5_and_needs_a_resnet():
+    spec = VARIANTS["faster_rcnn_r50_c4"]
+    assert (spec.backbone.last_stage, spec.levels, spec.head.box_head) == (4, (4,), "conv5")
+    with pytest.raises(UsageError, match="C4 baseline"):
+        variant("faster_rcnn_hrnet_w18_c4")
+
+
+def test_ablations_of_the_fpn_paper():
+    """Anchors of 32 to 512 pixels on every one of them (arXiv 1612.03144, tables 1 to 3)."""
+    for neck in ("fpn", "c4", "c5", "bottom_up", "top_down", "finest"):
+        spec = VARIANTS[f"rpn_r50_{neck}"]
+        sizes = {scale * stride for scale in spec.head.scales for stride in spec.strides}
+        assert {32, 64, 128, 256, 512} == sizes, neck
+    assert VARIANTS["rpn_r50_finest"].levels == (2,)
+    assert VARIANTS["rpn_r50_fpn"].levels == (2, 3, 4, 5, 6)
+
+
+def test_a_backbone_can_be_set_by_name():
+    assert variant("fcos_r50_fpn", {"backbone": "r101"}).backbone.depth == 101
+    assert variant("fcos_r50_fpn", {"backbone": "timm:convnext_tiny"}).backbone.TYPE == "timm"
+    with pytest.raises(UsageError, match="did you mean 'r101'"):
+        variant("fcos_r50_fpn", {"backbone": "r1O1"})
+
+
+def test_twins_are_tiny_and_keep_what_tells_rows_apart():
+    twin = variant_twin("retinanet_r50_pconv", {"necks.1.depth": 6, "norm": "gn"})
+    assert twin.backbone.TYPE == "tiny"
+    assert (twin.necks[1].depth, twin.necks[1].norm, twin.necks[1].channels) == (6, "gn", 32)
+    assert variant_twin("retinanet_r50_pconv").necks[1].depth == 2
+    assert variant_twin("freeanchor_x101_64x4d_dcn_sepc").backbone.deform == "v1"
+    assert variant_twin("faster_rcnn_r50_c4").backbone.last_stage == 4
+    assert variant_twin("fcos_r50_fpn", {"backbone": "r101"}).backbone.TYPE == "tiny"
+
+
+def test_shrinking_what_is_small_again_changes_no_sizes():
+    """The named tiny variants are the twins of the large ones."""
+    for name in ("retinanet_tiny_sepc", "fcos_tiny_fpn", "mask_rcnn_tiny_fpn"):
+        twin = variant_twin(name.replace("_tiny_", "_r50_"))
+        assert replace(twin, name=name) == VARIANTS[name]
 
 
 def test_overrides_by_path_bare_name_and_text():
