@@ -11,17 +11,37 @@ from typing import Any
 
 from torch import nn
 
+from sepcbench.necks.bfp import Bfp
+from sepcbench.necks.bifpn import Bifpn
 from sepcbench.necks.fpn import Fpn
+from sepcbench.necks.hrfpn import Hrfpn
+from sepcbench.necks.nas_fpn import NasFpn
 from sepcbench.necks.pafpn import Pafpn
 from sepcbench.necks.pconv import build_pconv
 from sepcbench.necks.sepc import Sepc
-from sepcbench.specs import FpnSpec, PafpnSpec, PconvSpec, SepcSpec
+from sepcbench.necks.single_level import SingleLevel
+from sepcbench.specs import (
+    BfpSpec,
+    BifpnSpec,
+    FpnSpec,
+    HrfpnSpec,
+    NasFpnSpec,
+    PafpnSpec,
+    PconvSpec,
+    SepcSpec,
+    SingleLevelSpec,
+)
 
 NECKS: dict[type, Callable[[Any, tuple[int, ...]], nn.Module]] = {
     FpnSpec: Fpn,
     PafpnSpec: Pafpn,
     PconvSpec: build_pconv,
     SepcSpec: Sepc,
+    SingleLevelSpec: SingleLevel,
+    NasFpnSpec: NasFpn,
+    BfpSpec: Bfp,
+    HrfpnSpec: Hrfpn,
+    BifpnSpec: Bifpn,
 }
 """From the type of a neck's spec to its builder `(spec, in_channels) -> module`."""
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from sepcbench.errors import UsageError
 from sepcbench.ops.convs import fusion_conv
 from sepcbench.ops.pyramid import Pyramid, resize_nearest
-from sepcbench.specs import FpnSpec, PafpnSpec
+from sepcbench.specs import FpnSpec, NeckSpec, PafpnSpec
 
 _BACKBONE_LEVELS = 4  # C2..C5
 
@@ -28,7 +28,7 @@ class Fpn(nn.Module):
 
     def __init__(self, spec: FpnSpec, in_channels: Sequence[int]) -> None:
         super().__init__()
-        used = backbone_channels(spec, in_channels)
+        used = backbone_channels(spec, in_channels, spec.first_level)
         self.spec = spec
         lateral_from = used if spec.lateral else used[-1:]
         levels = 1 if spec.finest_only else len(used)
@@ -99,18 +99,31 @@ def _conv_builder(spec: FpnSpec | PafpnSpec) -> Callable[[int], nn.Module]:
     return lambda channels: fusion_conv(channels, spec.channels, 3, stride=2)
 
 
-def backbone_channels(spec: FpnSpec | PafpnSpec, in_channels: Sequence[int]) -> tuple[int, ...]:
+def backbone_channels(
+    spec: NeckSpec, in_channels: Sequence[int], first_level: int
+) -> tuple[int, ...]:
     """The channels of C2 or C3 up to C5, whichever the neck starts from.
 
+    Args:
+        spec: of the neck, for its name.
+        in_channels: of C2..C5; 0 where the backbone has no such map.
+        first_level: the finest level that the neck reads, 2 or 3.
+
     Raises:
-        UsageError: the neck does not get the four maps of a backbone.
+        UsageError: the neck does not get the maps it reads.
     """
     if len(in_channels) != _BACKBONE_LEVELS:
         raise UsageError(
             f"neck '{spec.TYPE}' reads C2..C5 of a backbone, not {len(in_channels)} levels; "
             "put it first in the chain"
         )
-    return tuple(in_channels[spec.first_level - 2 :])
+    used = tuple(in_channels[first_level - 2 :])
+    if 0 in used:
+        raise UsageError(
+            f"neck '{spec.TYPE}' reads C{first_level}, which this backbone does not give; "
+            "use another backbone or a neck that starts at P3"
+        )
+    return used
 
 
 def top_down(laterals: Pyramid) -> Pyramid:

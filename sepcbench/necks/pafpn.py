@@ -24,7 +24,7 @@ class Pafpn(nn.Module):
 
     def __init__(self, spec: PafpnSpec, in_channels: Sequence[int]) -> None:
         super().__init__()
-        used = backbone_channels(spec, in_channels)
+        used = backbone_channels(spec, in_channels, spec.first_level)
         width, steps = spec.channels, len(used) - 1
         self.spec = spec
         self.laterals = nn.ModuleList(fusion_conv(channels, width, 1) for channels in used)

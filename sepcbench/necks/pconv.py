@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
 from sepcbench.errors import UsageError
 from sepcbench.ops.convs import LevelConv, PyramidBlock, SharedConv, init_tower_conv
@@ -52,7 +52,7 @@ class PyramidConv(nn.Module):
         for level, x in enumerate(pyramid):
             y = self.same(x, level)
             if self.down is not None and level > 0:
-                y = y + self.down(pyramid[level - 1], level)
+                y = y + _same_size(self.down(pyramid[level - 1], level), y)
             if self.up is not None and level + 1 < len(pyramid):
                 y = y + resize_bilinear(self.up(pyramid[level + 1], level), y)
             outputs.append(y)
@@ -107,8 +107,23 @@ class SeparateTower(nn.Module):
         return PyramidPair(self.cls(pyramid), self.loc(pyramid))
 
 
+class StandAlone(nn.Module):
+    """PConvs alone, pyramid in and pyramid out: the neck after FPN of two-stage detectors."""
+
+    def __init__(self, spec: PconvSpec, in_channels: Sequence[int]) -> None:
+        super().__init__()
+        self.spec = spec
+        self.out_channels = (spec.channels,) * len(in_channels)
+        self.blocks = _blocks(spec, in_channels, spec.scale_kernel)
+
+    def forward(self, pyramid: Pyramid) -> Pyramid:
+        return self.blocks(pyramid)  # type: ignore[no-any-return]
+
+
 def build_pconv(spec: PconvSpec, in_channels: Sequence[int]) -> nn.Module:
-    """Build a tower of plain PConvs; pyramid in, pyramid pair out."""
+    """Build plain PConvs: a tower that gives a pyramid pair, or stand-alone, a pyramid."""
+    if spec.branches == "none":
+        return StandAlone(spec, in_channels)
     if spec.branches == "separate":
         return SeparateTower(spec, in_channels)
     return CombinedTower(spec, in_channels, spec.scale_kernel)
@@ -149,6 +164,17 @@ def _equal(spec: PconvSpec | SepcSpec, in_channels: Sequence[int]) -> int:
             f"{', '.join(map(str, in_channels))}; put an fpn before it"
         )
     return in_channels[0]
+
+
+def _same_size(down: Tensor, y: Tensor) -> Tensor:
+    """What comes from the finer level, which a stride-2 conv halves, rounded up."""
+    if down.shape[2:] != y.shape[2:]:
+        found, needed = (f"{int(x.shape[2])}x{int(x.shape[3])}" for x in (y, down))
+        raise UsageError(
+            f"a PConv needs every level half the size of the finer one, rounded up: {needed}, not "
+            f"{found}; pad images to a multiple of the coarsest stride (pad_divisor=128 for P7)"
+        )
+    return down
 
 
 def _check_sizes(pyramid: Pyramid) -> None:

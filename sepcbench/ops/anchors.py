@@ -1,4 +1,4 @@
-"""Anchor boxes, xyxy in pixels of the resized image, in the conventions of several codebases."""
+"""Anchor boxes (xyxy) and points, in pixels of the resized image, as several codebases lay them."""
 
 from __future__ import annotations
 
@@ -61,6 +61,27 @@ def grid_anchors(cell: Tensor, size: tuple[int, int], step: tuple[int, int]) -> 
     y, x = torch.meshgrid(y, x, indexing="ij")
     shifts = torch.stack([x, y, x, y], dim=-1)  # (H, W, 4)
     return (shifts[:, :, None] + cell).flatten(0, 2)
+
+
+def grid_points(
+    stride: int, size: tuple[int, int], step: tuple[int, int], how: Conventions
+) -> Tensor:
+    """Lay one point per cell over a map.
+
+    Args:
+        stride: of the level, in pixels.
+        size: (height, width) of the map, in cells.
+        step: (vertical, horizontal) step of the grid, in pixels.
+        how: field `point_offset`.
+
+    Returns:
+        (height * width, 2) as (x, y), by row and column.
+    """
+    offset = {"half": stride / 2, "half_floor": stride // 2, "zero": 0}[how.point_offset]
+    y = torch.arange(size[0], dtype=torch.float32) * step[0] + offset
+    x = torch.arange(size[1], dtype=torch.float32) * step[1] + offset
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
 def grid_step(

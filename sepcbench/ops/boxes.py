@@ -1,4 +1,4 @@
-"""Boxes, xyxy in pixels: deltas to and from anchors, overlap, clipping."""
+"""Boxes, xyxy in pixels: coded by anchors and points, overlap, clipping."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from sepcbench.specs import Conventions
 
 _MAX_LOG_RATIO = math.log(1000 / 16)  # 4.135: keeps exp(dw), exp(dh) finite
+_EPS = 1e-6  # below which areas are not divided by
 
 
 def centres_and_sizes(boxes: Tensor, offset: int) -> tuple[Tensor, Tensor]:
@@ -65,6 +66,16 @@ def decode_sides(anchors: Tensor, distances: Tensor, how: Conventions) -> Tensor
     return torch.cat([low, high], dim=-1)
 
 
+def encode_distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """Distances (..., 4) = (left, top, right, bottom) in pixels from points (..., 2) to sides."""
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
+
+
+def decode_distances(points: Tensor, distances: Tensor) -> Tensor:
+    """Boxes (..., 4), not clipped, from distances as `encode_distances` gives them."""
+    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+
+
 def _centres_and_units(anchors: Tensor, how: Conventions) -> tuple[Tensor, Tensor]:
     """Centres (n, 2) of anchors, as edges and not whole pixels count them, and units (n, 2)."""
     centre, size = centres_and_sizes(anchors, how.box_offset)
@@ -89,10 +100,33 @@ def iou(a: Tensor, b: Tensor, offset: int) -> Tensor:
     Args:
         offset: added to widths and heights; 1 where boxes hold whole pixels.
     """
-    low = torch.maximum(a[:, None, :2], b[None, :, :2])
-    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    return aligned_iou(a[:, None], b[None], offset)
+
+
+def aligned_iou(a: Tensor, b: Tensor, offset: int) -> Tensor:
+    """Intersection over union of boxes (..., 4) and (..., 4), one by one: (...)."""
+    overlap, union = _overlap_and_union(a, b, offset)
+    return overlap / union.clamp(min=_EPS)
+
+
+def aligned_giou(a: Tensor, b: Tensor, offset: int) -> Tensor:
+    """Generalised IoU (arXiv 1902.09630) of boxes (..., 4) and (..., 4), one by one: (...)."""
+    overlap, union = _overlap_and_union(a, b, offset)
+    union = union.clamp(min=_EPS)
+    low = torch.minimum(a[..., :2], b[..., :2])
+    high = torch.maximum(a[..., 2:], b[..., 2:])
+    hull = (high - low + offset).clamp(min=0).prod(dim=-1).clamp(min=_EPS)
+    return overlap / union - (hull - union) / hull
+
+
+def _overlap_and_union(a: Tensor, b: Tensor, offset: int) -> tuple[Tensor, Tensor]:
+    """Areas (...)."""
+    low = torch.maximum(a[..., :2], b[..., :2])
+    high = torch.minimum(a[..., 2:], b[..., 2:])
     overlap = (high - low + offset).clamp(min=0).prod(dim=-1)
-    area_a = (a[:, 2:] - a[:, :2] + offset).prod(dim=-1)
-    area_b = (b[:, 2:] - b[:, :2] + offset).prod(dim=-1)
-    union = area_a[:, None] + area_b[None, :] - overlap
-    return overlap / union.clamp(min=1e-6)
+    return overlap, areas(a, offset) + areas(b, offset) - overlap
+
+
+def areas(boxes: Tensor, offset: int) -> Tensor:
+    """Areas (...) of boxes (..., 4), of sides `x2 - x1 + offset`."""
+    return (boxes[..., 2:] - boxes[..., :2] + offset).prod(dim=-1)

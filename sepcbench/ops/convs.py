@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import deform_conv2d
 
+from sepcbench.ops.deformable import deformed
 from sepcbench.ops.norms import check_groups
 from sepcbench.ops.pyramid import Pyramid
-from sepcbench.ops.sampling import sampled_conv2d
 
 _PUBLISHED_STD, _PUBLISHED_CHANNELS = 0.01, 256
 
@@ -57,11 +55,7 @@ class LevelConv(nn.Conv2d):
         """Convolve (N, C, H, W) for the output level with this index, 0 for the finest."""
         if self.offset is None or self.deform_from is None or level < self.deform_from:
             return super().forward(x)
-        # torchvision's backward is a scalar loop on a CPU
-        training = self.training and torch.is_grad_enabled() and x.device.type == "cpu"
-        convolve = sampled_conv2d if training else deform_conv2d
-        sides = self.stride, self.padding
-        return convolve(x, self.offset(x), self.weight, self.bias, *sides)  # type: ignore
+        return deformed(self, x, self.offset(x))
 
 
 class SharedConv(LevelConv):
@@ -108,15 +102,17 @@ def fusion_conv(
     out_channels: int,
     kernel: int,
     stride: int = 1,
-    norm: Literal["none", "gn"] = "none",
+    norm: Literal["none", "gn", "bn"] = "none",
     groups: int = 32,
 ) -> nn.Sequential:
-    """Build a conv of a fusing neck: xavier-uniform, no activation, a bias unless GN follows."""
+    """Build a conv of a fusing neck: xavier-uniform, no activation, a bias if no norm follows."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=norm == "none")
     nn.init.xavier_uniform_(conv.weight)
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
+    elif norm == "bn":
+        layers["norm"] = nn.BatchNorm2d(out_channels)
     else:
         check_groups(out_channels, groups)
         layers["norm"] = nn.GroupNorm(groups, out_channels)

@@ -10,7 +10,13 @@ Pair = tuple[int, int]
 
 
 def sampled_conv2d(
-    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Compute what `torchvision.ops.deform_conv2d` computes, forward and backward.
 
@@ -20,10 +26,11 @@ def sampled_conv2d(
     Args:
         x: (N, C, H, W).
         offset: (N, 2 * kh * kw, h, w), (dy, dx) of each tap in cells, taps by row.
-        weight: (O, C, kh, kw).
+        weight: (O, C / groups, kh, kw).
         bias: (O,) or None.
         stride: (y, x).
         padding: (y, x).
+        mask: (N, kh * kw, h, w), what each sampled value is multiplied by; None for 1.
 
     Returns:
         (N, O, h, w).
@@ -42,8 +49,14 @@ def sampled_conv2d(
     # cells to the -1..1 of grid_sample, where -1 is the outer edge of the first cell
     grid = torch.stack([(2 * z + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
     values = F.grid_sample(x, grid.flatten(1, 2), align_corners=False)  # (N, C, taps * h, w)
-    gathered = values.reshape(batch, channels * taps, out_height * out_width)
-    out = torch.matmul(weight.flatten(1), gathered).unflatten(2, (out_height, out_width))
+    if mask is not None:
+        values = values * mask.reshape(batch, 1, taps * out_height, out_width)
+    groups = channels // weight.shape[1]
+    # (N, groups, C / groups * taps, h * w), times (groups, O / groups, C / groups * taps)
+    inputs = channels // groups * taps
+    gathered = values.reshape(batch, groups, inputs, out_height * out_width)
+    out = torch.matmul(weight.flatten(1).unflatten(0, (groups, -1)), gathered)
+    out = out.reshape(batch, weight.shape[0], out_height, out_width)
     return out if bias is None else out + bias[:, None, None]
 
 

@@ -1,0 +1,16 @@
+"""Batch norms that keep their statistics while the rest of a backbone trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def hold_statistics(parts: Iterable[nn.Module]) -> None:
+    """Put every batch norm inside these modules in eval mode."""
+    for part in parts:
+        for module in part.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
