@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sepcbench.heads.retina import AnchorHead
+from sepcbench.heads.anchor import AnchorHead
+from sepcbench.heads.outputs import LevelOutput
 from sepcbench.ops.boxes import decode_sides
 from sepcbench.specs import Conventions, FsafSpec
 
@@ -31,9 +32,10 @@ class FsafHead(AnchorHead):
         super().__init__(spec, in_channels, num_classes, strides, conventions)
         nn.init.constant_(self.box_pred.bias, 1 / conventions.side_unit)  # type: ignore[arg-type]
 
-    def activate(self, box: Tensor) -> Tensor:
+    def predict(self, level: int, cls: Tensor, box: Tensor) -> LevelOutput:
         """Distances are not negative."""
-        return F.relu(box)
+        output = super().predict(level, cls, box)
+        return output._replace(box=F.relu(output.box))
 
-    def boxes(self, anchors: Tensor, values: Tensor) -> Tensor:
-        return decode_sides(anchors, values, self.conventions)
+    def boxes(self, priors: Tensor, values: Tensor) -> Tensor:
+        return decode_sides(priors, values, self.conventions)

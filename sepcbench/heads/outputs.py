@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -11,19 +12,39 @@ class LevelOutput(NamedTuple):
     """Raw predictions of one level.
 
     `cls` (N, A*K, H, W) are logits, channel = anchor * classes + class; `box` (N, A*4, H, W) are
-    deltas, channel = anchor * 4 + coordinate.
+    deltas, channel = anchor * 4 + coordinate. `centerness` (N, A, H, W) are logits (FCOS, ATSS).
+    `points` (N, 2 * points, H, W) are the points that `box` was refined from (RepPoints).
     """
 
     cls: Tensor
     box: Tensor
+    centerness: Tensor | None = None
+    points: Tensor | None = None
+
+
+class Scene(NamedTuple):
+    """What a second stage has to know of the images.
+
+    `padded` (h, w) of the batch, `sizes` (h, w) of each resized image without padding, and
+    `proposals`, per image boxes (r, 4) xyxy in resized pixels, where they do not come from an RPN.
+    """
+
+    padded: tuple[int, int]
+    sizes: Sequence[tuple[int, int]]
+    proposals: Sequence[Tensor] | None = None
 
 
 class Detections(NamedTuple):
-    """Detections of one image: `boxes` (n, 4) xyxy, `scores` (n,), `labels` (n,) 0-based."""
+    """Detections of one image: `boxes` (n, 4) xyxy, `scores` (n,), `labels` (n,) 0-based.
+
+    `masks` (n, m, m) are the probabilities of the object in m x m cells of its box, where the
+    detector has a mask head.
+    """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    masks: Tensor | None = None
 
 
 def cells_first(maps: Tensor, size: int) -> Tensor:

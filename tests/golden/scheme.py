@@ -32,7 +32,7 @@ def draw(stream: str, shape: list[int], dist: dict[str, Any]) -> np.ndarray:
         values = dist["lo"] + (dist["hi"] - dist["lo"]) * generator.random(shape)
     else:
         values = np.full(shape, dist["value"])
-    return values.astype("<f4")
+    return np.asarray(values, dtype="<f4")  # also where the shape is empty
 
 
 def parameter_dist(key: str, shape: list[int], overrides: list[Any]) -> dict[str, Any]:

@@ -10,10 +10,19 @@ from golden.published import rename_part
 from golden.scheme import Case, case_names
 
 from sepcbench.heads import HEADS, LevelOutput
-from sepcbench.heads.retina import AnchorHead
+from sepcbench.heads.dense import DenseHead
 from sepcbench.ops.pyramid import PyramidPair
-from sepcbench.specs import CONVENTIONS, FreeAnchorSpec, FsafSpec, HeadSpec, RetinaSpec
+from sepcbench.specs import (
+    CONVENTIONS,
+    AtssSpec,
+    FcosSpec,
+    FreeAnchorSpec,
+    FsafSpec,
+    HeadSpec,
+    RetinaSpec,
+)
 
+MAPS = ("cls_score", "bbox_pred", "centerness")
 STRIDES = (8, 16, 32, 64, 128)
 SPECS: dict[str, type[HeadSpec]] = {
     "RetinaHead": RetinaSpec,
@@ -21,10 +30,16 @@ SPECS: dict[str, type[HeadSpec]] = {
     "FreeAnchorRetinaHead": FreeAnchorSpec,
     "SepcFreeAnchorRetinaHead": FreeAnchorSpec,
     "FSAFHead": FsafSpec,
+    "FCOSHead": FcosSpec,
+    "ATSSHead": AtssSpec,
+    "ATSSSEPCHead": AtssSpec,
 }
 
 
-def build(case: Case) -> AnchorHead:
+FEATURES = [name for name in case_names("heads11/*", "heads2x/*") if "rcnn" not in name]
+
+
+def build(case: Case) -> DenseHead:
     cfg, test = case.info["cfg"], case.info["test_cfg"]
     old = case.info["semantics"] == "mmdet 1.1"
     how = replace(
@@ -42,17 +57,22 @@ def build(case: Case) -> AnchorHead:
     return head.eval()
 
 
-def check_detections(case: Case, head: AnchorHead, outputs: list[LevelOutput]) -> None:
+def maps_of(case: Case) -> list[LevelOutput]:
+    kinds = [kind for kind in (case.levels(name) for name in MAPS) if kind]
+    return [LevelOutput(*maps) for maps in zip(*kinds, strict=True)]
+
+
+def check_detections(case: Case, head: DenseHead, outputs: list[LevelOutput]) -> None:
     info, batch = case.info, len(outputs[0].cls)
     factor = info["scale_factor"] if info["rescale"] else 1.0
     size, padded = tuple(info["img_shape"][:2]), tuple(info["pad_shape"][:2])
     found = head.decode(outputs, [size] * batch, [factor] * batch, padded)
     assert [len(image.boxes) for image in found] == info["num_dets"]
     for i, image in enumerate(found):
-        case.check_detections(i, *image)
+        case.check_detections(i, *image[:3])
 
 
-@pytest.mark.parametrize("name", case_names("heads11/*", "heads2x/*"))
+@pytest.mark.parametrize("name", FEATURES)
 def test_features_to_detections(name: str) -> None:
     case = Case(name)
     head = build(case)
@@ -60,16 +80,16 @@ def test_features_to_detections(name: str) -> None:
     with torch.no_grad():
         outputs = head(pyramid)
     for level, output in enumerate(outputs):
-        case.check(f"cls_score{level}", output.cls)
-        case.check(f"bbox_pred{level}", output.box)
+        for kind, maps in zip(MAPS, output[:3]):
+            if maps is not None:
+                case.check(f"{kind}{level}", maps)
     check_detections(case, head, outputs)
 
 
 @pytest.mark.parametrize("name", case_names("post11/*", "post2x/*"))
 def test_maps_to_detections(name: str) -> None:
     case = Case(name)
-    pairs = zip(case.levels("cls_score"), case.levels("bbox_pred"), strict=True)
-    check_detections(case, build(case), [LevelOutput(*pair) for pair in pairs])
+    check_detections(case, build(case), maps_of(case))
 
 
 @pytest.mark.parametrize("name", case_names("post11/*"))
@@ -78,8 +98,7 @@ def test_conventions_are_not_interchangeable(name: str) -> None:
     case = Case(name)
     head = build(case)
     head.conventions = CONVENTIONS["mmdet2"]
-    pairs = zip(case.levels("cls_score"), case.levels("bbox_pred"), strict=True)
-    outputs = [LevelOutput(*pair) for pair in pairs]
+    outputs = maps_of(case)
     if case.info["num_dets"] == [0]:
         check_detections(case, head, outputs)
     else:

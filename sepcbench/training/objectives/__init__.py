@@ -8,15 +8,42 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from sepcbench.errors import UsageError
-from sepcbench.specs import HEAD_TYPES, HeadSpec, RetinaSpec
+from sepcbench.specs import (
+    HEAD_TYPES,
+    AtssSpec,
+    FcosSpec,
+    FreeAnchorSpec,
+    FsafSpec,
+    HeadSpec,
+    RcnnSpec,
+    RepPointsSpec,
+    RetinaSpec,
+    RpnSpec,
+)
+from sepcbench.training.objectives.atss import atss_loss
+from sepcbench.training.objectives.fcos import fcos_loss
+from sepcbench.training.objectives.free_anchor import free_anchor_loss
+from sepcbench.training.objectives.fsaf import fsaf_loss
+from sepcbench.training.objectives.rcnn import rcnn_loss
+from sepcbench.training.objectives.rep_points import rep_points_loss
 from sepcbench.training.objectives.retina import retina_loss
+from sepcbench.training.objectives.rpn import rpn_loss
 from sepcbench.training.objectives.targets import Target
 
 if TYPE_CHECKING:
     from sepcbench.detectors import Detector
     from sepcbench.heads import LevelOutput
 
-OBJECTIVES: dict[type, Callable[..., dict[str, Tensor]]] = {RetinaSpec: retina_loss}
+OBJECTIVES: dict[type, Callable[..., dict[str, Tensor]]] = {
+    RetinaSpec: retina_loss,
+    FcosSpec: fcos_loss,
+    AtssSpec: atss_loss,
+    FreeAnchorSpec: free_anchor_loss,
+    FsafSpec: fsaf_loss,
+    RepPointsSpec: rep_points_loss,
+    RpnSpec: rpn_loss,
+    RcnnSpec: rcnn_loss,
+}
 """From the type of a head's spec to its objective, called like `loss`.
 
 A head without a line here can be measured and evaluated but not trained.

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import sigmoid_focal_loss
 
 from sepcbench.detectors import Detector, padded_size
 from sepcbench.heads.outputs import LevelOutput, cells_first
 from sepcbench.heads.retina import RetinaHead
 from sepcbench.ops.boxes import encode, iou
 from sepcbench.specs import Conventions, RetinaSpec
+from sepcbench.training.objectives.matches import IGNORED, NEGATIVE, focal_loss, positives
 from sepcbench.training.objectives.targets import Target
 
-NEGATIVE, IGNORED = -1, -2
+
+class Thresholds(Protocol):
+    """A head's spec with thresholds of IoU."""
+
+    @property
+    def positive_iou(self) -> float: ...
+
+    @property
+    def negative_iou(self) -> float: ...
 
 
 class LevelLosses(NamedTuple):
@@ -66,17 +74,17 @@ def level_losses(
     sizes = [len(grid) for grid in grids]
     matches = torch.stack([assign(anchors, target.boxes, spec, how) for target in targets])
     # every image counts at least one positive, as in mmdetection
-    positives = (matches >= 0).sum(dim=1).clamp(min=1).sum()
+    count = (matches >= 0).sum(dim=1).clamp(min=1).sum()
     cls, box = [], []
     for output, grid, match in zip(outputs, grids, matches.split(sizes, dim=1)):
         logits = cells_first(output.cls.float(), num_classes)  # (N, a, K)
         deltas = cells_first(output.box.float(), 4)  # (N, a, 4)
-        cls.append(_focal(logits, match, targets, spec) / positives)
-        box.append(_box(deltas, grid, match, targets, spec, how) / positives)
+        cls.append(focal_loss(logits, match, targets, spec) / count)
+        box.append(_box(deltas, grid, match, targets, spec, how) / count)
     return LevelLosses(cls, box)
 
 
-def assign(anchors: Tensor, boxes: Tensor, spec: RetinaSpec, how: Conventions) -> Tensor:
+def assign(anchors: Tensor, boxes: Tensor, spec: Thresholds, how: Conventions) -> Tensor:
     """Assign an object to every anchor by IoU.
 
     An anchor belongs to the box it overlaps most if that IoU reaches `positive_iou`, is negative
@@ -106,16 +114,6 @@ def assign(anchors: Tensor, boxes: Tensor, spec: RetinaSpec, how: Conventions) -
     return torch.where(latest > 0, latest - 1, assigned)
 
 
-def _focal(logits: Tensor, match: Tensor, targets: Sequence[Target], spec: RetinaSpec) -> Tensor:
-    """Summed focal loss of one level: logits (N, a, K), match (N, a)."""
-    labels = torch.cat([target.labels for target in targets])
-    image, cell = (match >= 0).nonzero(as_tuple=True)
-    wanted = torch.zeros_like(logits)
-    wanted[image, cell, labels[_object(match, image, cell, targets)]] = 1
-    losses = sigmoid_focal_loss(logits, wanted, spec.focal_alpha, spec.focal_gamma)
-    return (losses * (match != IGNORED)[:, :, None]).sum()
-
-
 def _box(
     deltas: Tensor,
     anchors: Tensor,
@@ -125,14 +123,7 @@ def _box(
     how: Conventions,
 ) -> Tensor:
     """Summed smooth L1 (L1 where beta is 0) of one level: deltas (N, a, 4), anchors (a, 4)."""
-    boxes = torch.cat([target.boxes for target in targets])
-    image, cell = (match >= 0).nonzero(as_tuple=True)
-    matched = boxes[_object(match, image, cell, targets)]
-    wanted = encode(anchors[cell], matched, spec.box_stds, how)
-    return F.smooth_l1_loss(deltas[image, cell], wanted, reduction="sum", beta=spec.smooth_l1_beta)
-
-
-def _object(match: Tensor, image: Tensor, cell: Tensor, targets: Sequence[Target]) -> Tensor:
-    """Index among the objects of all images of each positive (image, cell)."""
-    counts = torch.tensor([len(target.boxes) for target in targets], device=match.device)
-    return (counts.cumsum(0) - counts)[image] + match[image, cell]
+    found = positives(match, targets)
+    wanted = encode(anchors[found.cell], found.boxes, spec.box_stds, how)
+    given = deltas[found.image, found.cell]
+    return F.smooth_l1_loss(given, wanted, reduction="sum", beta=spec.smooth_l1_beta)

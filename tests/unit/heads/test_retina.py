@@ -10,8 +10,9 @@ from torch import Tensor
 
 from sepcbench.errors import UsageError
 from sepcbench.heads import Detections, LevelOutput
+from sepcbench.heads.anchor import AnchorHead
 from sepcbench.heads.outputs import cells_first
-from sepcbench.heads.retina import AnchorHead, RetinaHead
+from sepcbench.heads.retina import RetinaHead
 from sepcbench.heads.selection import candidates, suppress
 from sepcbench.ops.pyramid import PyramidPair
 from sepcbench.specs import CONVENTIONS, NATIVE, Conventions, RetinaSpec

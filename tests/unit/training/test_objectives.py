@@ -12,7 +12,8 @@ from sepcbench.heads import LevelOutput
 from sepcbench.ops.boxes import encode
 from sepcbench.specs import NATIVE, RetinaSpec
 from sepcbench.training.objectives import Target
-from sepcbench.training.objectives.retina import IGNORED, NEGATIVE, assign, level_losses
+from sepcbench.training.objectives.matches import IGNORED, NEGATIVE
+from sepcbench.training.objectives.retina import assign, level_losses
 
 SPEC = RetinaSpec(depth=0, smooth_l1_beta=0.5)
 NONE = torch.empty(0, 4)
