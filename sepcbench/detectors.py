@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,13 +12,16 @@ from torch import Tensor, nn
 
 from sepcbench.backbones import BACKBONES
 from sepcbench.errors import UsageError
-from sepcbench.heads import HEADS, Detections, LevelOutput
+from sepcbench.heads import HEADS, Detections, LevelOutput, RoiOutput, Scene
 from sepcbench.necks import NECKS
 from sepcbench.ops.pyramid import Pyramid, PyramidPair
-from sepcbench.specs import Conventions, NeckSpec, VariantSpec
+from sepcbench.specs import Conventions, NeckSpec, TowerSpec, VariantSpec
 
 ImageSizes = Sequence[tuple[int, int]]
 ScaleFactors = Sequence[float | Sequence[float]] | None
+Outputs = list[LevelOutput] | RoiOutput
+
+_TOWERS = ("cls_tower", "box_tower")
 
 
 class Detector(nn.Module):
@@ -57,13 +60,19 @@ class Detector(nn.Module):
             pyramid = neck(pyramid)
         return pyramid
 
-    def forward(self, images: Tensor) -> list[LevelOutput]:
-        """Compute the raw predictions of every level of normalised images (N, 3, H, W)."""
-        return self.head(self.fuse(self.features(images)))  # type: ignore[no-any-return]
+    def forward(self, images: Tensor, scene: Scene | None = None) -> Outputs:
+        """Compute the raw predictions of normalised images (N, 3, H, W), level by level.
+
+        Args:
+            images: the batch.
+            scene: for two stages: sizes without padding, and proposals if they are given. By
+                default the images have no padding.
+        """
+        return self.head(self.fuse(self.features(images)), scene)  # type: ignore[no-any-return]
 
     def decode(
         self,
-        outputs: Sequence[LevelOutput],
+        outputs: Outputs,
         image_sizes: ImageSizes,
         scale_factors: ScaleFactors = None,
         padded: tuple[int, int] | None = None,
@@ -81,7 +90,11 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def detect(
-        self, images: Tensor, image_sizes: ImageSizes, scale_factors: ScaleFactors = None
+        self,
+        images: Tensor,
+        image_sizes: ImageSizes,
+        scale_factors: ScaleFactors = None,
+        proposals: Sequence[Tensor] | None = None,
     ) -> list[Detections]:
         """Detect objects, in eval mode, without gradients.
 
@@ -89,21 +102,24 @@ class Detector(nn.Module):
             images: (N, 3, H, W), normalised, padded at the right and the bottom.
             image_sizes: (height, width) of each image without padding.
             scale_factors: per image, what boxes are divided by: a float or (x, y); None for 1.
+            proposals: per image, boxes (r, 4) xyxy in resized pixels for a second stage without
+                an RPN; `heads.rcnn.fixed_boxes` if there are none. With an RPN, instead of its own.
 
         Returns:
-            Per image `boxes` (n, 4) xyxy, `scores` (n,), `labels` (n,) 0-based.
+            Per image `boxes` (n, 4) xyxy, `scores` (n,), `labels` (n,) 0-based; `masks` from a
+            mask head.
         """
         _check_sizes(images, image_sizes)
+        padded = (images.shape[2], images.shape[3])
         training = self.training
         if training:
             self.eval()
         try:
-            outputs = self(images)
+            outputs = self(images, Scene(padded, image_sizes, proposals))
+            return self.decode(outputs, image_sizes, scale_factors, padded)
         finally:
             if training:
                 self.train()
-        padded = (images.shape[2], images.shape[3])
-        return self.decode(outputs, image_sizes, scale_factors, padded)
 
     def under(self, conventions: Conventions) -> Detector:
         """The same detector, weights shared, with other conventions."""
@@ -120,12 +136,33 @@ class Detector(nn.Module):
         wherever they are, without predictions (appendix 1 of the SEPC paper).
         """
         towers = [f"necks.{i}" for i, neck in enumerate(self.spec.necks) if _is_tower(neck)]
+        own = [f"head.{name}" for name in _TOWERS if hasattr(self.head, name)]
         return {
             "backbone": ("backbone",),
             "neck": ("necks",),
             "head": ("head",),
-            "tower": (*towers, "head.cls_tower", "head.box_tower"),
+            "tower": (*towers, *own),
         }
+
+    def repeats(self) -> dict[str, int]:
+        """Paths of modules that see every RoI, and how many RoIs of an image that are at most."""
+        own: dict[str, int] = getattr(self.head, "repeats", dict)()
+        return {f"head.{name}": count for name, count in own.items()}
+
+    def run_all(self, images: Tensor, rois: Mapping[str, int]) -> list[Tensor]:
+        """Run every module on images (N, 3, H, W), those of `repeats` on fixed boxes.
+
+        For counting: how many RoIs there are depends neither on the weights nor on the images.
+
+        Args:
+            images: the batch; an empty one has no RoIs.
+            rois: RoIs per image for each path of `repeats`, of which there are some.
+
+        Returns:
+            All tensors that come out.
+        """
+        inside = {path.removeprefix("head."): count for path, count in rois.items()}
+        return self.head.run_all(self.fuse(self.features(images)), inside)  # type: ignore
 
 
 def build(spec: VariantSpec, *, init: bool = True, seed: int | None = None) -> Detector:
@@ -160,11 +197,16 @@ def padded_size(image_sizes: ImageSizes, divisor: int) -> tuple[int, int]:
 
 def _is_tower(neck: NeckSpec) -> bool:
     """Whether a neck gives a pyramid pair and replaces the head's towers."""
-    return getattr(neck, "TOWER", False)
+    return getattr(neck, "tower", False)
 
 
 def _check_chain(spec: VariantSpec) -> None:
-    """Only the last neck may give a pyramid pair: no neck reads one."""
+    """Only the last neck may give a pyramid pair, to a head with towers: nothing else reads one."""
+    if _is_tower(spec.necks[-1]) and not isinstance(spec.head, TowerSpec):
+        raise UsageError(
+            f"variant '{spec.name}': neck '{spec.necks[-1].TYPE}' gives a pyramid pair, which head "
+            f"'{spec.head.TYPE}' cannot read; for two stages set its field branches to none"
+        )
     for i, neck in enumerate(spec.necks[:-1]):
         if _is_tower(neck):
             raise UsageError(

@@ -5,7 +5,14 @@ To add a format: a file here with its `Format`, and a line in `FORMATS`.
 
 from __future__ import annotations
 
-from sepcbench.checkpoints import detectron2, mmdet, native_format, torchvision_retinanet
+from sepcbench.checkpoints import (
+    detectron2,
+    mmdet,
+    native_format,
+    torchvision_fcos,
+    torchvision_rcnn,
+    torchvision_retinanet,
+)
 from sepcbench.checkpoints.format import Format
 
 FORMATS: dict[str, Format] = {
@@ -17,6 +24,8 @@ FORMATS: dict[str, Format] = {
         mmdet.MMDET3,
         mmdet.UNIVERSENET,
         torchvision_retinanet.FORMAT,
+        torchvision_fcos.FORMAT,
+        torchvision_rcnn.FORMAT,
         detectron2.FORMAT,
     )
 }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sepcbench import variants
+from sepcbench import overriding, variants
 from sepcbench.checkpoints import FORMATS
 from sepcbench.checkpoints.contents import Contents
 from sepcbench.checkpoints.fitting import (
@@ -19,7 +19,7 @@ from sepcbench.checkpoints.fitting import (
 from sepcbench.checkpoints.format import Format, Reason, Renamed
 from sepcbench.codec import encode
 from sepcbench.errors import UsageError
-from sepcbench.specs import VariantSpec
+from sepcbench.specs import TimmSpec, VariantSpec
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Wishes:
     def apply(self, spec: VariantSpec) -> VariantSpec:
         """A variant with the overrides."""
         for field, value in self.overrides:
-            spec = variants.override(spec, field, value)
+            spec = overriding.override(spec, field, value)
         return spec
 
 
@@ -98,13 +98,18 @@ def find(contents: Contents, wishes: Wishes) -> Match | None:
 
 
 def _candidates(wishes: Wishes) -> list[VariantSpec]:
-    """The variants to compare with: the one asked for, or all that have the fields overridden."""
+    """The variants to compare with: the one asked for, or all that have the fields overridden.
+
+    Of the listed ones those on backbones of timm are left out: no format has names for them.
+    """
     if isinstance(wishes.variant, VariantSpec):
         return [wishes.apply(wishes.variant)]
     if wishes.variant is not None:
         return [wishes.apply(variants.variant(wishes.variant))]
     found, failure = [], None
     for spec in variants.VARIANTS.values():
+        if isinstance(spec.backbone, TimmSpec):
+            continue
         try:
             found.append(wishes.apply(spec))
         except UsageError as error:

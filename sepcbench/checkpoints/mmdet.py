@@ -24,7 +24,7 @@ from sepcbench.checkpoints.mmdet_config import (
     version_of,
 )
 from sepcbench.errors import CheckpointError
-from sepcbench.specs import PconvSpec, ResNetSpec, SepcSpec, VariantSpec
+from sepcbench.specs import FpnSpec, PconvSpec, ResNetSpec, SepcSpec, VariantSpec
 
 BACKBONE: Rules = ((r"^backbone\.((?:conv1|bn1|layer[1-4])\.)", r"backbone.\1"),)
 # a single neck has no number
@@ -59,14 +59,27 @@ UNIVERSENET_SEPC: Rules = (
     (r"^neck\.1\.cconv\.", "necks.1.cls.conv."),
     (r"^neck\.1\.lconv\.", "necks.1.loc.conv."),
 )
-# RetinaNet, FreeAnchor and FSAF have the same names
+# RetinaNet, FreeAnchor and FSAF have the same names; FCOS others in 1.x than from 2.x on
 HEAD: Rules = (
     (r"^bbox_head\.cls_convs\.(\d+)\.conv\.", r"head.cls_tower.\1.conv."),
     (r"^bbox_head\.reg_convs\.(\d+)\.conv\.", r"head.box_tower.\1.conv."),
     (r"^bbox_head\.cls_convs\.(\d+)\.gn\.", r"head.cls_tower.\1.norm."),
     (r"^bbox_head\.reg_convs\.(\d+)\.gn\.", r"head.box_tower.\1.norm."),
-    (r"^bbox_head\.retina_cls\.", "head.cls_pred."),
-    (r"^bbox_head\.retina_reg\.", "head.box_pred."),
+    (r"^bbox_head\.(?:retina|fcos|conv|atss)_cls\.", "head.cls_pred."),
+    (r"^bbox_head\.(?:retina|fcos|conv|atss)_reg\.", "head.box_pred."),
+    (r"^bbox_head\.(?:fcos|conv|atss)_centerness\.", "head.centerness_pred."),
+    (r"^bbox_head\.scales\.(\d+)\.scale$", r"head.scales.\1"),
+    # Faster and Mask R-CNN from 2.x on
+    (r"^rpn_head\.rpn_conv\.", "head.rpn.conv."),
+    (r"^rpn_head\.rpn_cls\.", "head.rpn.cls_pred."),
+    (r"^rpn_head\.rpn_reg\.", "head.rpn.box_pred."),
+    (r"^roi_head\.bbox_head\.shared_fcs\.0\.", "head.box_head.body.fc1."),
+    (r"^roi_head\.bbox_head\.shared_fcs\.1\.", "head.box_head.body.fc2."),
+    (r"^roi_head\.bbox_head\.fc_cls\.", "head.box_head.cls_pred."),
+    (r"^roi_head\.bbox_head\.fc_reg\.", "head.box_head.box_pred."),
+    (r"^roi_head\.mask_head\.convs\.(\d+)\.conv\.", r"head.mask_head.convs.\1."),
+    (r"^roi_head\.mask_head\.upsample\.", "head.mask_head.deconv."),
+    (r"^roi_head\.mask_head\.conv_logits\.", "head.mask_head.pred."),
 )
 
 HEAD_OF_CONFIG = {
@@ -75,6 +88,10 @@ HEAD_OF_CONFIG = {
     "FreeAnchorRetinaHead": "free_anchor",
     "SepcFreeAnchorRetinaHead": "free_anchor",
     "FSAFHead": "fsaf",
+    "FCOSHead": "fcos",
+    "ATSSHead": "atss",
+    "ATSSSEPCHead": "atss",
+    "Shared2FCBBoxHead": "rcnn",
 }
 """From the class of the head in a configuration to the type of its spec here."""
 
@@ -126,8 +143,10 @@ def _has(contents: Contents, pattern: str) -> str | None:
 
 def _recognise(contents: Contents, major: int) -> tuple[Reason, ...]:
     """What says that a file is of this major version; also where nothing says which it is."""
-    head = _has(contents, r"bbox_head\.")
+    head = _has(contents, r"(?:roi_head\.)?bbox_head\.")
     if head is None or _has(contents, r"neck\.1\.pconvs\."):
+        return ()
+    if head.startswith("roi_head.") and major == 1:  # in 1.x there is no such module
         return ()
     stated, authors = major_of(contents), _has(contents, r"neck\.1\.Pconvs\.")
     name = f"mmdet{major}"
@@ -156,12 +175,24 @@ def _suits(spec: VariantSpec) -> bool:
         and spec.conventions.name == "native"
         and all(neck.norm in ("none", "integrated") for neck in towers)
         and all(neck.branches == "combined" for neck in towers if isinstance(neck, PconvSpec))
+        and all(neck.top_down and neck.lateral for neck in spec.necks if isinstance(neck, FpnSpec))
     )
 
 
+# the last convs of heads whose parameters otherwise have the same names and shapes
+_HEAD_OF_KEY = (
+    (r"bbox_head\.(?:fcos|conv)_centerness\.", "fcos"),
+    (r"bbox_head\.atss_centerness\.", "atss"),
+    (r"roi_head\.bbox_head\.", "rcnn"),
+)
+
+
 def _heads(contents: Contents) -> tuple[str, ...]:
+    """From the configuration, or else from the names of the parameters."""
     types = config_of(contents).types("bbox_head")
-    return tuple(dict.fromkeys(HEAD_OF_CONFIG.get(name, name) for name in types))
+    named = dict.fromkeys(HEAD_OF_CONFIG.get(name, name) for name in types)
+    shown = (head for pattern, head in _HEAD_OF_KEY if _has(contents, pattern))
+    return tuple(named or shown)
 
 
 def _classes(contents: Contents, count: int) -> tuple[str, ...]:

@@ -12,10 +12,14 @@ from sepcbench.checkpoints.config_text import ConfigText
 from sepcbench.checkpoints.contents import Contents
 from sepcbench.checkpoints.format import Setting
 from sepcbench.specs import (
+    AnchorHeadSpec,
+    AtssSpec,
+    FcosSpec,
     FpnSpec,
     FreeAnchorSpec,
     PafpnSpec,
     PconvSpec,
+    RcnnSpec,
     RetinaSpec,
     SepcSpec,
     VariantSpec,
@@ -62,32 +66,41 @@ def settings(contents: Contents, spec: VariantSpec, padding: str) -> tuple[Setti
         *_padding(config, spec, padding),
         *_box_stds(config, spec),
         *_image(config),
-        *_selection(config),
+        *_selection(config, "rcnn" if isinstance(spec.head, RcnnSpec) else "test_cfg"),
         *_candidates(contents, spec),
         *_extra_levels(config, spec),
         *_anchors(config, spec),
+        *_fcos(config, spec),
+        *_two_stage(config, spec),
     )
 
 
 def obstacles(contents: Contents, spec: VariantSpec) -> tuple[str, ...]:
     """What the configuration asks for, shapes do not show, and `spec` with its settings is not."""
     config, head = config_of(contents), spec.head
+    found = []
+    if config.value("add_extra_convs", "neck") == "on_lateral":
+        found.append("extra levels 'on_lateral' (here from C5 or P5)")
+    kinds = {"nms": config.types("nms")}
+    if isinstance(head, AnchorHeadSpec):
+        found += _other_anchors(config, head, spec.strides)
+        kinds["AnchorGenerator"] = config.types("anchor_generator")
+    found += [f"'{name}' (here '{ours}')" for ours, names in kinds.items()
+              for name in dict.fromkeys(names) if name != ours]  # fmt: skip
+    return tuple(found)
+
+
+def _other_anchors(config: ConfigText, head: AnchorHeadSpec, strides: tuple[int, ...]) -> list[str]:
     stated = _stated_anchors(config)
     here = {"base_scale": head.base_scale, "scales_per_octave": head.scales_per_octave,
-            "ratios": head.ratios, "strides": spec.strides,
+            "ratios": head.ratios, "strides": strides,
             "scales": tuple(head.base_scale * 2 ** (i / head.scales_per_octave)
                             for i in range(head.scales_per_octave))}  # fmt: skip
-    found = [
+    return [
         f"anchors with {name} = {value} (here {here[name]})"
         for name, value in stated.items()
         if not _same(value, here[name])
     ]
-    kinds = {"nms": config.types("nms"), "AnchorGenerator": config.types("anchor_generator")}
-    found += [f"'{name}' (here '{ours}')" for ours, names in kinds.items()
-              for name in dict.fromkeys(names) if name != ours]  # fmt: skip
-    if config.value("add_extra_convs", "neck") == "on_lateral":
-        found.append("extra levels 'on_lateral' (here from C5 or P5)")
-    return tuple(found)
 
 
 def _padding(config: ConfigText, spec: VariantSpec, why: str) -> list[Setting]:
@@ -103,7 +116,7 @@ def _padding(config: ConfigText, spec: VariantSpec, why: str) -> list[Setting]:
 
 def _box_stds(config: ConfigText, spec: VariantSpec) -> list[Setting]:
     stated: Any = config.value("target_stds", "bbox_head")
-    if isinstance(spec.head, (RetinaSpec, FreeAnchorSpec)) and _numbers(stated, 4):
+    if isinstance(spec.head, (RetinaSpec, FreeAnchorSpec, AtssSpec)) and _numbers(stated, 4):
         return [Setting("head.box_stds", tuple(float(v) for v in stated), _CONFIG)]
     return []
 
@@ -140,8 +153,8 @@ def _numbers(value: Any, count: int) -> bool:
     )
 
 
-def _selection(config: ConfigText) -> list[Setting]:
-    """Which candidates become detections."""
+def _selection(config: ConfigText, inside: str) -> list[Setting]:
+    """Which candidates become detections, from the field `inside` which they are."""
     names: tuple[tuple[str, str, Callable[[Any], object]], ...] = (
         ("nms_pre", "candidates_per_level", int),
         ("score_thr", "score_threshold", float),
@@ -151,7 +164,7 @@ def _selection(config: ConfigText) -> list[Setting]:
     )
     found = []
     for name, field, kind in names:
-        value = config.value(name, "test_cfg")
+        value = config.value(name, inside)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             found.append(Setting(f"conventions.{field}", kind(value), _CONFIG))
     return found
@@ -188,6 +201,8 @@ def _extra_levels(config: ConfigText, spec: VariantSpec) -> list[Setting]:
 def _anchors(config: ConfigText, spec: VariantSpec) -> list[Setting]:
     """Sizes and ratios of anchors, if there are as many as the shapes of the head say."""
     stated, head = _stated_anchors(config), spec.head
+    if not isinstance(head, AnchorHeadSpec):
+        return []
     octaves = stated.get("scales_per_octave", head.scales_per_octave)
     if octaves * len(stated.get("ratios", head.ratios)) != head.scales_per_octave * len(
         head.ratios
@@ -195,6 +210,50 @@ def _anchors(config: ConfigText, spec: VariantSpec) -> list[Setting]:
         return []
     names = ("base_scale", "scales_per_octave", "ratios")
     return [Setting(f"head.{name}", stated[name], _CONFIG) for name in names if name in stated]
+
+
+def _fcos(config: ConfigText, spec: VariantSpec) -> list[Setting]:
+    """Where centerness comes from, the unit of distances, and what training differs in."""
+    if not isinstance(spec.head, FcosSpec):
+        return []
+    found: dict[str, object] = {}
+    if isinstance(on_box := config.value("centerness_on_reg", "bbox_head"), bool):
+        found["centerness_on"] = "box" if on_box else "cls"
+    if isinstance(in_strides := config.value("norm_on_bbox", "bbox_head"), bool):
+        found["normalise_boxes"] = in_strides
+    if config.value("center_sampling", "bbox_head") is True:
+        radius: Any = config.value("center_sample_radius", "bbox_head")
+        found["centre_radius"] = float(radius) if _above_0([radius]) else 1.5
+    if config.types("loss_bbox") == ["GIoULoss"]:
+        found["box_loss"] = "giou"
+    return [Setting(f"head.{field}", value, _CONFIG) for field, value in found.items()]
+
+
+def _two_stage(config: ConfigText, spec: VariantSpec) -> list[Setting]:
+    """Anchors and proposals of the RPN, RoIAlign, and what boxes are divided by."""
+    if not isinstance(spec.head, RcnnSpec) or spec.head.rpn is None:
+        return []
+    found: dict[str, object] = {}
+    rows: tuple[tuple[str, str, str, type], ...] = (
+        ("nms_pre", "rpn", "head.rpn.before_nms", int),
+        ("max_per_img", "rpn", "head.rpn.proposals", int),
+        ("iou_threshold", "rpn", "head.rpn.nms_iou", float),
+        ("sampling_ratio", "roi_layer", "conventions.roi_samples", int),
+    )
+    for name, inside, field, kind in rows:
+        value: Any = config.value(name, inside)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[field] = kind(value)
+    for name, count in (
+        ("scales", len(spec.head.rpn.scales)),
+        ("ratios", len(spec.head.rpn.ratios)),
+    ):
+        stated: Any = config.value(name, "anchor_generator")
+        if _numbers(stated, count):
+            found[f"head.rpn.{name}"] = tuple(float(v) for v in stated)
+    if _numbers(stds := config.value("target_stds", "bbox_head"), 4):
+        found["head.box_stds"] = tuple(float(v) for v in stds)  # type: ignore[union-attr]
+    return [Setting(field, value, _CONFIG) for field, value in found.items()]
 
 
 def _stated_anchors(config: ConfigText) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from torch import Tensor
 from sepcbench.checkpoints.class_names import TORCHVISION
 from sepcbench.checkpoints.contents import Contents
 from sepcbench.checkpoints.format import Format, Reason, Renamed, Rules, Setting, rename_keys
-from sepcbench.specs import ResNetSpec, VariantSpec
+from sepcbench.specs import ResNetSpec, RetinaSpec, VariantSpec
 
-RULES: Rules = (
+BODY: Rules = (
     (r"^backbone\.body\.((?:conv1|bn1|layer[1-4])\.)", r"backbone.\1"),
     (r"^backbone\.fpn\.inner_blocks\.(\d+)\.0\.", r"necks.0.laterals.\1.conv."),
     (r"^backbone\.fpn\.layer_blocks\.(\d+)\.0\.", r"necks.0.outputs.\1.conv."),
@@ -20,6 +20,11 @@ RULES: Rules = (
     (r"^backbone\.fpn\.layer_blocks\.(\d+)\.(?=weight|bias)", r"necks.0.outputs.\1.conv."),
     (r"^backbone\.fpn\.extra_blocks\.p6\.", "necks.0.extras.convs.0.conv."),
     (r"^backbone\.fpn\.extra_blocks\.p7\.", "necks.0.extras.convs.1.conv."),
+)
+"""Of ResNet and FPN, the same in all of torchvision's detectors."""
+
+RULES: Rules = (
+    *BODY,
     *(
         rule
         for published, ours in (("classification", "cls"), ("regression", "box"))
@@ -31,12 +36,14 @@ RULES: Rules = (
     (r"^head\.classification_head\.cls_logits\.", "head.cls_pred."),
     (r"^head\.regression_head\.bbox_reg\.", "head.box_pred."),
 )
+OTHERS = {"head.regression_head.bbox_ctrness.weight", "rpn.head.cls_logits.weight"}
+"""Keys of torchvision's detectors that are no RetinaNets and share names with them."""
 _OLD_TOWER = "head.classification_head.conv.0.weight"
 
 
 def _recognise(contents: Contents) -> tuple[Reason, ...]:
     marks = ("backbone.body.conv1.weight", "head.classification_head.cls_logits.weight")
-    if not any(mark in contents.state for mark in marks):
+    if not any(mark in contents.state for mark in marks) or OTHERS.intersection(contents.state):
         return ()
     key = next(mark for mark in marks if mark in contents.state)
     return (Reason("format torchvision", f"'{key}': names of torchvision's RetinaNet"),)
@@ -54,7 +61,7 @@ def _rename(state: Mapping[str, Tensor]) -> Renamed:
     return rename_keys(state, (*old, *RULES))
 
 
-def _settings(contents: Contents, spec: VariantSpec) -> tuple[Setting, ...]:
+def bn_settings(contents: Contents, spec: VariantSpec) -> tuple[Setting, ...]:
     """Frozen BN has no counter of batches, and torchvision's published weights need eps 0."""
     if not isinstance(spec.backbone, ResNetSpec):
         return ()
@@ -70,7 +77,8 @@ def _settings(contents: Contents, spec: VariantSpec) -> tuple[Setting, ...]:
     return (Setting("backbone.bn_eps", 0.0, why),)
 
 
-def _classes(contents: Contents, count: int) -> tuple[str, ...]:
+def class_names(contents: Contents, count: int) -> tuple[str, ...]:
+    """COCO's by category id, if there are as many."""
     return TORCHVISION if count == len(TORCHVISION) else ()
 
 
@@ -80,7 +88,7 @@ FORMAT = Format(
     conventions="torchvision",
     recognise=_recognise,
     rename=_rename,
-    suits=lambda spec: spec.conventions.name == "torchvision",
-    settings=_settings,
-    classes=_classes,
+    suits=lambda spec: spec.conventions.name == "torchvision" and isinstance(spec.head, RetinaSpec),
+    settings=bn_settings,
+    classes=class_names,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sepcbench import variants
+from sepcbench import overriding
 from sepcbench.checkpoints import FORMATS
 from sepcbench.checkpoints.contents import Contents
 from sepcbench.checkpoints.format import Format, Reason
@@ -67,7 +67,7 @@ def _stated(
 ) -> tuple[tuple[VariantSpec, ...], str]:
     """The fits whose head the file names, or all of them if it names none; and why these."""
     heads = match.format.heads(contents)
-    others = f"; the configuration in the file names the head {' and '.join(heads)}"
+    others = f"; the file names the head {' and '.join(heads)}"
     named = tuple(spec for spec in match.fits if spec.head.TYPE in heads)
     if wishes.variant is not None:
         return match.fits, "asked for; keys and shapes fit" + (
@@ -156,13 +156,13 @@ def _as_produced(
     if spec is None:
         return None
     if made_by.conventions:
-        spec = variants.override(spec, "conventions", made_by.conventions)
+        spec = overriding.override(spec, "conventions", made_by.conventions)
     for setting in made_by.settings(contents, spec):
-        spec = variants.override(spec, setting.field, setting.value)
+        spec = overriding.override(spec, setting.field, setting.value)
         reasons.append(Reason(f"{setting.field} = {setting.value}", setting.why))
     wanted = wishes.conventions
     if wanted is not None and wanted != spec.conventions.name:
-        spec = variants.override(spec, "conventions", wanted)
+        spec = overriding.override(spec, "conventions", wanted)
         reasons.append(Reason(f"conventions {wanted}", "asked for"))
     reasons += [Reason(f"{field} = {value}", "asked for") for field, value in wishes.overrides]
     return spec

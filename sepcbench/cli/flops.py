@@ -164,7 +164,15 @@ def _share(macs: int, cost: Cost) -> str:
 
 
 def _notes(costs: list[Cost]) -> tuple[str, ...]:
-    return (CONVENTION_NOTES[costs[0].convention], TOWER_NOTE, *_unknown(costs))
+    return (CONVENTION_NOTES[costs[0].convention], TOWER_NOTE, *_rois(costs), *_unknown(costs))
+
+
+def _rois(costs: list[Cost]) -> tuple[str, ...]:
+    counts = sorted({cost.rois for cost in costs if cost.rois})
+    if not counts:
+        return ()
+    number = " or ".join(map(str, counts))
+    return (f"second stages: with {number} RoIs, as many as they see at most.",)
 
 
 def _unknown(costs: list[Cost]) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from sepcbench.data.transforms import scale_factors
 from sepcbench.detectors import Detector
 from sepcbench.measures.accuracy import Progress, coco_entries
 from sepcbench.measures.scoring import score
+from sepcbench.overriding import conventions_for
 from sepcbench.records import Accuracy
-from sepcbench.variants import conventions_for
 
 Found = list[dict[str, Any]]
 

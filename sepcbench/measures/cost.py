@@ -2,6 +2,10 @@
 
 Three routes that must agree: fvcore's trace of an empty batch (`count`), the same trace of a
 real image (`count(exact=True)`), and torch's own counter on meta tensors (`count_dispatched`).
+
+A two-stage detector has modules that see every RoI (`Detector.repeats`). An empty batch has no
+RoIs, their trace is read as that of one and multiplied; the other two routes run on the full
+number of fixed boxes.
 """
 
 from __future__ import annotations
@@ -31,11 +35,13 @@ _HARMLESS = frozenset(
     f"aten::{name}"
     for name in (
         "alias", "as_strided", "clone", "dropout_", "empty_like", "expand_as", "fill_",
-        "feature_dropout", "index_select", "item", "len", "lift_fresh", "movedim", "new_tensor",
-        "numpy_T", "ones_like", "pad", "repeat", "reshape_as", "resolve_conj", "swapaxes",
-        "unflatten", "view_as", "zero_",
+        "feature_dropout", "index_select", "item", "len", "lift_fresh", "meshgrid", "movedim",
+        "new_tensor", "numpy_T", "ones_like", "pad", "repeat", "reshape_as", "resolve_conj",
+        "swapaxes", "unflatten", "view_as", "zero_",
     )
 )  # fmt: skip
+# Which level a RoI is read from, and reading it: nothing next to what its head does with it.
+_PER_ROI = frozenset(("aten::argsort", "aten::log2", "aten::prod", "torchvision::roi_align"))
 
 
 @dataclass(frozen=True)
@@ -65,13 +71,14 @@ def count(
     """Count the multiply-adds of `module` on one image.
 
     Args:
-        module: takes a batch (N, 3, H, W); traced in eval mode.
+        module: takes a batch (N, 3, H, W); traced in eval mode. Where `repeats` says that modules
+            see RoIs, its `run_all` is traced.
         shape: (H, W) of the image in pixels.
         parts: part name to prefixes of module paths. When backbone, neck and head are all
             there they must cover the module.
-        exact: trace a real image instead of an empty batch. An op that folds the batch into
-            another dimension is counted right only so. Needs initialised weights: a deformable
-            conv reads out of bounds where its offsets are NaN.
+        exact: trace a real image with all RoIs instead of an empty batch. An op that folds the
+            batch into another dimension is counted right only so. Needs initialised weights: a
+            deformable conv reads out of bounds where its offsets are NaN.
         convention: which counts belong to the total; see `op_costs.CONVENTIONS`.
 
     Raises:
@@ -79,6 +86,8 @@ def count(
             cover the module.
     """
     counts, unsupported = _trace(module, torch.zeros(int(exact), 3, *shape))
+    if not exact:
+        _multiply(counts, repeats(module))
     _refuse_uncounted(unsupported)
     inside = CONVENTIONS[convention]
     whole = counts[""]
@@ -127,7 +136,14 @@ def cost(
         other_ops=counted.other_ops,
         sampling_macs=counted.sampling_macs,
         unsupported_ops=counted.unsupported_ops,
+        rois=max(repeats(detector).values(), default=0),
     )
+
+
+def repeats(module: nn.Module) -> dict[str, int]:
+    """Paths of the modules that see every RoI, with the RoIs of an image; none in one stage."""
+    found: dict[str, int] = getattr(module, "repeats", dict)()
+    return found
 
 
 def count_dispatched(module: nn.Module, shape: tuple[int, int]) -> int:
@@ -139,15 +155,16 @@ def count_dispatched(module: nn.Module, shape: tuple[int, int]) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     _import_torchvision_ops()
+    whole = _Whole(module)
     state = {
         name: tensor.detach().to("meta")
-        for name, tensor in (*module.named_parameters(), *module.named_buffers())
+        for name, tensor in (*whole.named_parameters(), *whole.named_buffers())
     }
     images = torch.empty(1, 3, *shape, device="meta")
     formulas: dict[Any, Any] = {torch.ops.torchvision.deform_conv2d: _deform_flops}
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
     with _evaluating(module), torch.no_grad(), counter:
-        torch.func.functional_call(module, state, (images,))
+        torch.func.functional_call(whole, state, (images,))
     return counter.get_total_flops() // 2
 
 
@@ -162,6 +179,37 @@ def _import_torchvision_ops() -> None:
     import torchvision  # noqa: F401  (registers torch.ops.torchvision and its meta kernels)
 
 
+class _Whole(nn.Module):
+    """A module with all that it does: `run_all` where it says that modules see RoIs."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: torch.Tensor) -> Any:
+        rois = repeats(self.module)
+        if not rois:
+            return self.module(images)
+        # `run_all` gives all that comes out: a trace leaves out what nothing else needs
+        each = rois if len(images) else dict.fromkeys(rois, 0)
+        return self.module.run_all(images, each)  # type: ignore[operator]
+
+
+def _multiply(counts: Mapping[str, Counter[str]], rois: Mapping[str, int]) -> None:
+    """Count modules that see every RoI as often, in themselves and in what they are part of."""
+    for repeated, times in rois.items():
+        once = {path: Counter(ops) for path, ops in counts.items() if _inside(path, repeated)}
+        for path, ops in counts.items():
+            source = once.get(path, once[repeated] if _inside(repeated, path) else Counter())
+            for op, number in source.items():
+                ops[op] += (times - 1) * number
+
+
+def _inside(path: str, outer: str) -> bool:
+    """Whether a module path is another's, or below it; "" is all of it."""
+    return outer == "" or f"{path}.".startswith(f"{outer}.")
+
+
 def _trace(
     module: nn.Module, images: torch.Tensor
 ) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
@@ -171,15 +219,17 @@ def _trace(
         warnings.simplefilter("ignore")
         from fvcore.nn.jit_analysis import JitModelAnalysis
 
-        analysis = JitModelAnalysis(module, images)
+        analysis = JitModelAnalysis(_Whole(module), images)
         analysis.set_op_handle(**HANDLES)
-        analysis.set_op_handle(**dict.fromkeys(_HARMLESS))
+        analysis.set_op_handle(**dict.fromkeys(_HARMLESS | _PER_ROI))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.tracer_warnings("none")
         with _evaluating(module), torch.no_grad():
             counts = analysis.by_module_and_operator()
-    unsupported = {path: analysis.unsupported_ops(path) for path in counts}
-    return counts, unsupported
+    inside = {path: ops for path, ops in counts.items() if path}
+    paths = {path.removeprefix("module").removeprefix("."): path for path in inside}
+    unsupported = {path: analysis.unsupported_ops(full) for path, full in paths.items()}
+    return {path: inside[full] for path, full in paths.items()}, unsupported
 
 
 @contextmanager

@@ -157,6 +157,8 @@ _ELEMENTS: dict[str, Handle] = {
     "aten::max_pool2d": _per_input("max_pool"),
     "aten::avg_pool2d": _per_input("avg_pool"),
     "aten::adaptive_avg_pool2d": _per_input("avg_pool"),
+    "aten::adaptive_max_pool2d": _per_input("adaptive_max_pool"),
+    "aten::sum": _per_input("sum"),
     "aten::upsample_nearest2d": _per_output("upsample_nearest"),
     "aten::upsample_bilinear2d": _per_output("upsample_bilinear", 4),
     "aten::grid_sampler": _per_output("grid_sample", 4),

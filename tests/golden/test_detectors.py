@@ -24,13 +24,16 @@ VARIANT_OF = {
     "retina_sepclite": "retinanet_r50_sepc_lite",
     "retina_sepc": "retinanet_r50_sepc",
     "retinanet_r50": "retinanet_r50_fpn",
+    "faster_rcnn_r50": "faster_rcnn_r50_fpn",
+    "pafpn_faster_rcnn_r50": "faster_rcnn_r50_pafpn",
+    "atss_r50": "atss_r50_fpn",
 }
 
 
 def spec_of(flavour: str) -> VariantSpec:
     """As released: extra convs without padding."""
     name = VARIANT_OF[flavour]
-    released = {} if name.endswith("_fpn") else {"extra_padding": 0}
+    released = {} if name.endswith("fpn") else {"extra_padding": 0}
     return variant(name, {"conventions": "mmdet1", **released})
 
 
@@ -48,7 +51,7 @@ def test_image_to_detections(name: str) -> None:
         outputs = check_maps(case, detector, images)
     factor = case.info["scale_factor"] if case.info["rescale"] else 1.0
     (found,) = detector.decode(outputs, [(height, width)], [factor])
-    case.check_detections(0, *found)
+    case.check_detections(0, *found[:3])
 
 
 def check_maps(case: Case, detector: Detector, images: torch.Tensor) -> list:

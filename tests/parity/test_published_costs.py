@@ -117,6 +117,24 @@ def test_mmdet_retinanet(shape):
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "trainable"),
+    [("faster_rcnn_r101_fpn", 60_519_840), ("faster_rcnn_x101_64x4d_fpn", 99_248_544)],
+)
+def test_mmdet_faster_rcnn(name, trainable):
+    """60.52 M and 99.25 M in Res2Net-mmdetection's table: mmdetection prints trainable ones."""
+    module = on_cpu_without_weights(lambda: detectors.Detector(variant(name)))
+    assert sum(p.numel() for p in module.parameters() if p.requires_grad) == trainable
+
+
+def test_detectron2_faster_rcnn():
+    """41,699,936 there: without the affine of frozen BN."""
+    module = on_cpu_without_weights(lambda: detectors.Detector(variant("faster_rcnn_r50_fpn")))
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    affine = sum(p.numel() for m in norms for p in m.parameters())
+    assert sum(p.numel() for p in module.parameters()) - affine == 41_699_936
+
+
 # --- closed formulas at 800x1280 -----------------------------------------------------------
 
 SHAPE = (800, 1280)

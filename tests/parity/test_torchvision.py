@@ -83,8 +83,8 @@ def test_fpn(extra: str, theirs: nn.Module) -> None:
 # --- RetinaNet v1 and v2 -------------------------------------------------------------------
 
 
-def spread(model: RetinaNet) -> RetinaNet:
-    """Draw weights and statistics that let signals through and give scores above the threshold."""
+def spread_body(model: nn.Module) -> None:
+    """Draw weights and statistics that let signals through."""
     for name, value in model.state_dict().items():
         if name.endswith("running_var"):
             # so small in the stem that an eps of 1e-5 would show
@@ -98,6 +98,11 @@ def spread(model: RetinaNet) -> RetinaNet:
             value.normal_(std=0.05)
         elif value.dim() == 4:
             value.normal_(std=(2 / value[0].numel()) ** 0.5)
+
+
+def spread(model: RetinaNet) -> RetinaNet:
+    """Draw weights and statistics that let signals through and give scores above the threshold."""
+    spread_body(model)
     cls, box = model.head.classification_head.cls_logits, model.head.regression_head.bbox_reg
     with torch.no_grad():
         model.backbone.body.bn1.weight.mul_(0.01)

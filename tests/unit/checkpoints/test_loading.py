@@ -56,11 +56,20 @@ def test_every_format_has_a_file_that_it_recognises(tmp_path: Path) -> None:
             {"mmdet_version": f"{major}.0.0"}) for major in (1, 2, 3)},
         "universenet": tmp_path / "u.pth",
         "torchvision": tmp_path / "t.pth",
+        "torchvision_fcos": tmp_path / "f.pth",
+        "torchvision_rcnn": tmp_path / "r.pth",
         "detectron2": tmp_path / "d.pth",
     }  # fmt: skip
     native.save(files["native"], build(variant("retinanet_tiny_fpn")), "abc")
     torch.save(_universenet(), files["universenet"])
     torch.save({"backbone.body.conv1.weight": torch.zeros(1)}, files["torchvision"])
+    others = {
+        "torchvision_fcos": "head.regression_head.bbox_ctrness.weight",
+        "torchvision_rcnn": "rpn.head.cls_logits.weight",
+    }
+    for name, mark in others.items():
+        keys = ("backbone.body.conv1.weight", mark)
+        torch.save({key: torch.zeros(1) for key in keys}, files[name])
     torch.save({"model": weights(lookalikes.detectron2_shapes())}, files["detectron2"])
     assert set(files) == set(FORMATS)
     assert {made.conventions for made in FORMATS.values()} <= {*CONVENTIONS, ""}
@@ -90,7 +99,7 @@ def test_released_checkpoints(tmp_path: Path, head: str, flavour: str) -> None:
     if flavour != "baseline":
         assert "shapes do not show it" in why(found, "necks.1.extra_padding = 0")
     if head != "fsaf":
-        assert "the configuration in the file names the head" in why(found, f"variant {spec.name}")
+        assert "the file names the head" in why(found, f"variant {spec.name}")
         assert spec.head.box_stds == ((0.1, 0.1, 0.2, 0.2) if head == "free_anchor" else (1.0,) * 4)
 
 

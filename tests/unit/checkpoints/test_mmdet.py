@@ -24,6 +24,10 @@ from sepcbench.errors import CheckpointError
         ("bbox_head.reg_convs.2.conv.weight", "head.box_tower.2.conv.weight"),
         ("bbox_head.cls_convs.2.gn.bias", "head.cls_tower.2.norm.bias"),
         ("bbox_head.retina_cls.bias", "head.cls_pred.bias"),
+        ("bbox_head.fcos_reg.bias", "head.box_pred.bias"),
+        ("bbox_head.conv_centerness.weight", "head.centerness_pred.weight"),
+        ("bbox_head.atss_cls.weight", "head.cls_pred.weight"),
+        ("bbox_head.scales.3.scale", "head.scales.3"),
     ],
 )
 def test_names(published: str, ours: str) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from sepcbench import detectors
 from sepcbench.errors import CountError
 from sepcbench.measures.cost import cost, count, count_dispatched
+from sepcbench.specs import TowerSpec
 from sepcbench.variants import VARIANTS, variant
 
 SMALL = (64, 96)
@@ -34,7 +35,7 @@ def blank(spec):
 
 def repeats(name):
     """Whether others have all its blocks: deep backbones r18's and r50's, other heads tiny's."""
-    deep = any(backbone in name for backbone in ("_r34_", "_r101_", "_r152_"))
+    deep = any(part in name for part in ("_r34_", "_r101_", "_r152_", "_x101_", "_hrnet_"))
     other = f"retinanet_{name.split('_', 1)[1]}" in VARIANTS and not name.startswith("retinanet_")
     return deep or (other and "_tiny_" not in name)
 
@@ -43,7 +44,52 @@ def with_repeats_slow(names):
     return [pytest.param(n, marks=pytest.mark.slow) if repeats(n) else n for n in names]
 
 
-@pytest.mark.parametrize("name", with_repeats_slow(VARIANTS))
+TWO_STAGE = [name for name, spec in VARIANTS.items() if not isinstance(spec.head, TowerSpec)]
+ONE_STAGE = [name for name in VARIANTS if name not in TWO_STAGE]
+# one of each kind of head, RoIs read from a pyramid and from a single level
+FEW = ("rpn_tiny_fpn", "rpn_tiny_finest", "faster_rcnn_tiny_fpn", "mask_rcnn_tiny_fpn",
+       "fast_rcnn_tiny_c4", "faster_rcnn_r50_fpn", "mask_rcnn_r50_c4")  # fmt: skip
+
+
+def with_others_slow(names):
+    return [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+@pytest.mark.parametrize("name", with_others_slow(n for n in TWO_STAGE if "_tiny_" in n))
+def test_three_routes_agree_with_rois(name):
+    """An empty batch multiplied, and all RoIs really run."""
+    detector = blank(VARIANTS[name])
+    empty, real = cost(detector, SMALL), cost(detector, SMALL, exact=True)
+    assert empty.macs == real.macs
+    assert empty.by_op == real.by_op
+    assert empty.by_module == real.by_module
+    assert dict(empty.macs)["total"] == count_dispatched(detector, SMALL)
+    assert dict(empty.macs)["tower"] == 0
+    assert empty.unsupported_ops == real.unsupported_ops == ()
+    assert empty.rois == real.rois == (0 if name.startswith("rpn") else 1000)
+
+
+@pytest.mark.parametrize("name", with_others_slow(n for n in TWO_STAGE if "_tiny_" not in n))
+def test_two_routes_agree_with_rois_at_full_size(name):
+    detector = detectors.build(VARIANTS[name], init=False)
+    counted = cost(detector, (800, 1344))
+    assert dict(counted.macs)["total"] == count_dispatched(detector, (800, 1344))
+
+
+def test_cost_of_a_second_stage_by_hand():
+    """1000 RoIs of 7x7x256 to 1024, 1024, 81 and 320; 100 of 14x14 through the mask head."""
+    counted = cost(detectors.build(variant("mask_rcnn_r50_fpn"), init=False), (256, 256))
+    modules = dict(counted.by_module)
+    assert modules["head.box_head"] == 1000 * (49 * 256 * 1024 + 1024 * (1024 + 81 + 320))
+    convs = 4 * 196 * 9 * 256 * 256 + 196 * 4 * 256 * 256 + 784 * 256 * 80
+    assert modules["head.mask_head"] == 100 * convs
+    assert modules["head"] == sum(
+        modules[f"head.{part}"] for part in ("rpn", "box_head", "mask_head")
+    )
+    assert modules["head"] == dict(counted.macs)["head"]
+
+
+@pytest.mark.parametrize("name", with_repeats_slow(ONE_STAGE))
 def test_three_routes_agree_on_every_variant(name):
     detector = blank(VARIANTS[name])
     empty, real = cost(detector, SMALL), cost(detector, SMALL, exact=True)
@@ -51,14 +97,16 @@ def test_three_routes_agree_on_every_variant(name):
     assert empty.macs == real.macs
     assert empty.by_op == real.by_op
     assert empty.other_ops == real.other_ops
-    assert macs["total"] == count_dispatched(detector, SMALL) > 0
+    # a trace drops the convs of HRNet that make only C2, which an FPN from P3 does not read
+    slack = 2e-4 if "_hrnet_" in name and name.endswith("_fpn") else 0
+    assert macs["total"] == pytest.approx(count_dispatched(detector, SMALL), rel=slack)
     assert macs["total"] == macs["backbone"] + macs["neck"] + macs["head"]
     assert macs["total"] == sum(dict(empty.by_op).values())
     assert 0 < macs["tower"] < macs["neck"] + macs["head"]
     assert empty.unsupported_ops == real.unsupported_ops == ()
 
 
-@pytest.mark.parametrize("name", with_repeats_slow(n for n in VARIANTS if "_r50" in n))
+@pytest.mark.parametrize("name", with_repeats_slow(n for n in ONE_STAGE if "_r50" in n))
 def test_two_routes_agree_at_full_size(name):
     detector = detectors.build(VARIANTS[name], init=False)
     counted = cost(detector, (800, 1344))

@@ -121,6 +121,17 @@ CASES = {
     "max pool": (nn.MaxPool2d(2), {"max_pool": 288}),
     "average pool": (nn.AvgPool2d(2), {"avg_pool": 288}),
     "global pool": (nn.AdaptiveAvgPool2d(1), {"avg_pool": 288}),
+    "adaptive max pool": (nn.AdaptiveMaxPool2d((3, 5)), {"adaptive_max_pool": 288}),
+    "sum": (Op(lambda x: x.sum((2, 3))), {"sum": 288}),
+    "modulated deformable conv": (
+        Op(
+            lambda x, w: deform_conv2d(
+                x, offsets(x, 18, 8, 12), w, padding=1, mask=offsets(x, 9, 8, 12)
+            ),
+            (4, 3, 3, 3),
+        ),
+        {"deform_conv": 96 * 4 * 3 * 9, "deform_sampling": 8 * 3 * 9 * 96},
+    ),
     "nearest": (nn.Upsample(scale_factor=2), {"upsample_nearest": 4 * 288}),
     "bilinear": (
         nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
