@@ -40,7 +40,8 @@ class Cost:
     towers alone, without predictions, as the SEPC paper's Appendix 1 counts. `by_op` adds up
     to the total. `other_ops` counts elements of operations outside the convention.
     `sampling_macs` is the paper's term for bilinear sampling in deformable convs (8 per
-    sampled value), not in the total unless the convention is "paper".
+    sampled value), not in the total unless the convention is "paper". `rois` is how many RoIs a
+    second stage was counted with, 0 where there is none.
     """
 
     variant: str
@@ -55,6 +56,7 @@ class Cost:
     other_ops: Counts
     sampling_macs: int
     unsupported_ops: Counts
+    rois: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ class Latency:
 class Accuracy:
     """The twelve COCO numbers and AP per class, as fractions of 1.
 
-    None where there is no ground truth to score (pycocotools prints -1 there).
+    None where there is no ground truth to score (pycocotools prints -1 there). `task` is "bbox"
+    where boxes were compared, "segm" where masks were.
     """
 
     variant: str
@@ -138,6 +141,27 @@ class Accuracy:
     ar_medium: float | None
     ar_large: float | None
     per_class: Scores
+    task: str = "bbox"
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Average recall of class-agnostic proposals, as fractions of 1 (FPN paper, Table 1).
+
+    Of the best 100 or 1000 proposals per image, the mean over IoU 0.5 to 0.95; by size at 1000.
+    None where there is no ground truth. `proposals` is their number on all images.
+    """
+
+    variant: str
+    dataset: str
+    images: int
+    proposals: int
+    checkpoint: str | None
+    ar100: float | None
+    ar1000: float | None
+    ar1000_small: float | None
+    ar1000_medium: float | None
+    ar1000_large: float | None
 
 
 @dataclass(frozen=True)
@@ -172,8 +196,8 @@ def interrupted(records: Iterable[object]) -> bool:
     return any(isinstance(item, Latency) and item.stopped == "interrupted" for item in records)
 
 
-# What a paper may publish of a row, in the unit papers print it in: AP in %, latency in ms, MACs
-# in 10^9, parameters in 10^6.
+# What a paper may publish of a row, in the unit papers print it in: AP and AR in %, latency in ms,
+# MACs in 10^9, parameters in 10^6.
 PUBLISHED = (
     "ap",
     "ap50",
@@ -181,6 +205,12 @@ PUBLISHED = (
     "ap_small",
     "ap_medium",
     "ap_large",
+    "mask_ap",
+    "ar100",
+    "ar1000",
+    "ar1000_small",
+    "ar1000_medium",
+    "ar1000_large",
     "latency_ms",
     "gmacs",
     "params_m",
@@ -189,11 +219,16 @@ PUBLISHED = (
 
 @dataclass(frozen=True)
 class Published:
-    """One published value, in the unit of `PUBLISHED`, with its source."""
+    """One published value, in the unit of `PUBLISHED`, with its source.
+
+    With a `tolerance` (in the same unit) the row's variant claims to have this value: a test
+    derives it again.
+    """
 
     value: float
     source: str
     note: str = ""
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -204,9 +239,13 @@ class Row:
     label: str
     variant: str
     published: tuple[tuple[str, Published], ...] = ()
+    not_published: tuple[str, ...] = ()
+    group: str = ""
     cost: Cost | None = None
     latency: Latency | None = None
     accuracy: Accuracy | None = None
+    masks: Accuracy | None = None
+    recall: Recall | None = None
     training: Training | None = None
     failures: tuple[Failure, ...] = ()
 
@@ -225,8 +264,21 @@ class ClaimOutcome:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """When and where one record of a row was measured; `kind` as in its file's name."""
+
+    row: str
+    kind: str
+    created: str
+    environment: Environment
+
+
+@dataclass(frozen=True)
 class Results:
-    """All there is about a suite on one machine: what a report is drawn from."""
+    """All there is about a suite on one machine: what a report is drawn from.
+
+    `run_as` are the arguments of `sepcbench run` that measure it, such as "fusion --data shapes".
+    """
 
     suite: str
     title: str
@@ -237,6 +289,8 @@ class Results:
     claims: tuple[ClaimOutcome, ...]
     environment: Environment | None
     created: str
+    origins: tuple[Origin, ...] = ()
+    run_as: str = ""
 
 
-Record = Cost | Latency | Accuracy | Training | Failure
+Record = Cost | Latency | Accuracy | Recall | Training | Failure

@@ -28,6 +28,7 @@ from sepcbench.records import (
     Environment,
     Failure,
     Latency,
+    Recall,
     Record,
     Training,
 )
@@ -37,8 +38,13 @@ KINDS: dict[str, type] = {
     "cost": Cost,
     "latency": Latency,
     "accuracy": Accuracy,
+    "masks": Accuracy,
+    "recall": Recall,
     "training": Training,
 }
+
+
+KEY_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,13 @@ class Stored:
 
 
 def key_of(*parts: Any) -> str:
-    """A short digest of specs and settings: two runs with the same key measure the same."""
-    text = json.dumps([encode(part) for part in parts], sort_keys=True)
+    """A short digest of specs and settings: two runs with the same key measure the same.
+
+    Fields with their default are left out, so that a field that is new, and whose default is what
+    was done before, does not make older records stale. A default that changes must raise
+    `KEY_VERSION`.
+    """
+    text = json.dumps([KEY_VERSION, *(encode(part, sparse=True) for part in parts)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

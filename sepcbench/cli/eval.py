@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +12,16 @@ import typer
 from sepcbench.cli import options
 from sepcbench.cli.ablation import ablate
 from sepcbench.cli.inspect import Conventions, Trust
-from sepcbench.cli.score import PerClass, tables
+from sepcbench.cli.score import PerClass, Scored, tables
 from sepcbench.codec import encode
 from sepcbench.errors import CheckpointError, SepcbenchError, UsageError
-from sepcbench.records import Accuracy, Failure
+from sepcbench.records import Failure
+from sepcbench.specs import RcnnSpec, RpnSpec
 
 if TYPE_CHECKING:
     from sepcbench.checkpoints.matching import Wishes
     from sepcbench.data.coco import CocoData
+    from sepcbench.data.proposals import Proposals
     from sepcbench.detectors import Detector
 
 
@@ -37,9 +40,17 @@ def evaluate(
     device: options.Device = "cpu",
     batch: Annotated[int, typer.Option(help="Images of one padded shape per call.", min=1)] = 1,
     limit: Annotated[int | None, typer.Option(help="Only the first images.", min=1)] = None,
+    proposals: Annotated[
+        Path | None, typer.Option("--proposals", help="Proposals file of the set, for Fast R-CNN.")
+    ] = None,
     save_detections: Annotated[
         Path | None,
-        typer.Option(help="Write the boxes in COCO result format (a folder for several)."),
+        typer.Option(
+            "--save-detections",
+            "--out",
+            help="Write what was found in COCO result format, an RPN's proposals too (a folder "
+            "for several).",
+        ),
     ] = None,
     per_class: PerClass = False,
     ablate_conventions: Annotated[
@@ -48,13 +59,14 @@ def evaluate(
     ] = False,
     fmt: options.Format = "table",
 ) -> None:
-    """Score checkpoints: the twelve COCO numbers, and AP per class.
+    """Score checkpoints: the twelve COCO numbers, of masks too; an RPN's proposals by recall.
 
     Checkpoints of sepcbench, mmdetection, the SEPC authors, UniverseNet, torchvision and
     detectron2, each with its producer's conventions; `sepcbench inspect` says which and why.
 
     Example: sepcbench eval runs/sepc/last.safetensors --data shapes/
     Example: sepcbench eval retinanet.pth --data coco/ --ablate-conventions
+    Example: sepcbench eval runs/rpn/last.safetensors --data shapes/ --out proposals.json
     Example: sepcbench eval a.safetensors b.safetensors --data coco/ --device cuda --format json
     """
     options.check_format(fmt)
@@ -62,69 +74,106 @@ def evaluate(
     options.parse_variants([variant] if variant else [], None)
     overrides = tuple(options.parse_sets(sets).items())
     from sepcbench.data.coco import check_images, open_data
+    from sepcbench.data.proposals import read_proposals
 
     truth = open_data(data, split, annotations, images)
+    given = read_proposals(proposals, truth) if proposals else None
     truth = truth.first(limit) if limit else truth
     check_images(truth)
     from sepcbench.checkpoints.matching import Wishes
 
     wishes = Wishes(variant, conventions, overrides)
     if ablate_conventions:
-        _check_ablation(checkpoints, save_detections, per_class)
+        _check_ablation(checkpoints, save_detections, per_class, proposals)
         detector, classes = _load(checkpoints[0], wishes, trust, truth)
+        _check_one_stage(detector)
         ablate(checkpoints[0], detector, classes, truth, device, batch, fmt)
         return
     targets = _targets(save_detections, checkpoints)
-    records: list[Accuracy | Failure] = []
+    alone = len(checkpoints) == 1
+    evaluation = _Evaluation(truth, given, wishes, trust, device, batch, alone)
+    records: list[list[Scored]] = []
     for path, target in zip(checkpoints, targets):
         try:
-            records.append(_evaluate(path, wishes, trust, truth, device, batch, target))
+            records.append(evaluation.run(path, target))
         except SepcbenchError as error:
-            if len(checkpoints) == 1:
+            if alone:
                 raise
-            records.append(Failure(variant or path.stem, "accuracy", str(error)))
-    value = [_value(path, record) for path, record in zip(checkpoints, records)]
-    options.emit(fmt, tables([str(path) for path in checkpoints], records, per_class), value)
-    failed = sum(isinstance(record, Failure) for record in records)
+            records.append([Failure(variant or path.stem, "accuracy", str(error))])
+    value = [_value(path, found) for path, found in zip(checkpoints, records)]
+    rows = [(str(path), record) for path, found in zip(checkpoints, records) for record in found]
+    options.emit(fmt, tables(rows, per_class), value)
+    failed = sum(isinstance(record, Failure) for _, record in rows)
     if failed:
-        raise typer.Exit(2 if failed == len(records) else 1)
+        raise typer.Exit(2 if failed == len(rows) else 1)
 
 
-def _evaluate(
-    path: Path,
-    wishes: Wishes,
-    trust: bool,
-    data: CocoData,
-    device: str,
-    batch: int,
-    out: Path | None,
-) -> Accuracy:
-    from sepcbench.checkpoints import native
-    from sepcbench.measures.accuracy import detect_all
-    from sepcbench.measures.scoring import score, write_detections
+@dataclass(frozen=True)
+class _Evaluation:
+    """What all checkpoints are evaluated on, and how."""
 
-    detector, classes = _load(path, wishes, trust, data)
-    with options.progress_bar(f"eval {path.name}") as progress:
-        found = detect_all(detector, data, classes, device=device, batch=batch, progress=progress)
-    if out is not None:
-        write_detections(out, found)
-    return score(data, found, variant=detector.spec.name, checkpoint=native.digest(path))
+    data: CocoData
+    proposals: Proposals | None
+    wishes: Wishes
+    trust: bool
+    device: str
+    batch: int
+    alone: bool
+
+    def run(self, path: Path, out: Path | None) -> list[Scored]:
+        """The records of one checkpoint: of boxes and maybe masks, or of proposals."""
+        from sepcbench.checkpoints import native
+        from sepcbench.data.needs import needs
+        from sepcbench.measures.accuracy import detect_all
+        from sepcbench.measures.scoring import scores, write_detections
+
+        detector, classes = _load(path, self.wishes, self.trust, self.data)
+        # of several checkpoints only some may work on given proposals
+        wanted = self.alone or "proposals" in needs(detector.spec.head)
+        with options.progress_bar(f"eval {path.name}") as progress:
+            found = detect_all(
+                detector,
+                self.data,
+                classes,
+                device=self.device,
+                batch=self.batch,
+                proposals=self.proposals if wanted else None,
+                progress=progress,
+            )
+        if out is not None:
+            write_detections(out, found)
+        return list(scores(self.data, found, detector.spec, native.digest(path)).values())
 
 
 def _load(
     path: Path, wishes: Wishes, trust: bool, data: CocoData
 ) -> tuple[Detector, tuple[str, ...]]:
     from sepcbench.checkpoints import loading
+    from sepcbench.data.needs import gives_proposals
 
     loaded = loading.load(path, wishes, trust)
     detector = loaded.detector
+    if gives_proposals(detector.spec.head):
+        return detector, data.classes
     return detector, loaded.classes or _classes_of(data, path, detector.spec.num_classes)
 
 
-def _check_ablation(checkpoints: list[Path], save: Path | None, per_class: bool) -> None:
-    if len(checkpoints) > 1 or save is not None or per_class:
+def _check_one_stage(detector: Detector) -> None:
+    """Only there do conventions act on raw outputs alone: a second stage runs on decoded boxes."""
+    if isinstance(detector.spec.head, RpnSpec | RcnnSpec):
         raise UsageError(
-            "--ablate-conventions takes one checkpoint, without --save-detections and --per-class"
+            f"--ablate-conventions is for one-stage detectors, and {detector.spec.name} is none; "
+            "try single sets with --conventions NAME"
+        )
+
+
+def _check_ablation(
+    checkpoints: list[Path], save: Path | None, per_class: bool, proposals: Path | None
+) -> None:
+    if len(checkpoints) > 1 or save is not None or per_class or proposals is not None:
+        raise UsageError(
+            "--ablate-conventions takes one checkpoint, without --save-detections, --per-class "
+            "and --proposals"
         )
 
 
@@ -161,5 +210,8 @@ def _targets(given: Path | None, checkpoints: list[Path]) -> list[Path | None]:
     return [given / f"{i:02d}_{path.stem}.json" for i, path in enumerate(checkpoints, start=1)]
 
 
-def _value(path: Path, record: Accuracy | Failure) -> dict[str, Any]:
-    return {"file": str(path), **encode(record)}
+def _value(path: Path, records: list[Scored]) -> dict[str, Any]:
+    """The first record's fields, and the masks' record inside."""
+    first, *masks = records
+    value = {"file": str(path), **encode(first)}
+    return {**value, "masks": encode(masks[0])} if masks else value

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from sepcbench.cli import options
 from sepcbench.codec import encode
-from sepcbench.records import Accuracy, Failure
+from sepcbench.records import Accuracy, Failure, Recall
 from sepcbench.report.table import Table
+
+Scored = Accuracy | Recall | Failure
+TASKS = ("bbox", "segm", "proposals")
 
 # header of each of the twelve numbers
 HEADERS = {
@@ -28,6 +31,14 @@ HEADERS = {
     "ar_medium": "AR M",
     "ar_large": "AR L",
 }
+# and of proposals
+RECALL_HEADERS = {
+    "ar100": "AR 100",
+    "ar1000": "AR 1k",
+    "ar1000_small": "AR 1k S",
+    "ar1000_medium": "AR 1k M",
+    "ar1000_large": "AR 1k L",
+}
 
 PerClass = Annotated[bool, typer.Option("--per-class", help="Add a table of AP per class.")]
 
@@ -37,6 +48,9 @@ def score(
     data: Annotated[Path | None, typer.Option("--data", help="Data folder in COCO layout.")] = None,
     split: Annotated[str | None, typer.Option(help="Which annotation file; else val.")] = None,
     annotations: Annotated[Path | None, typer.Option(help="The annotation file.")] = None,
+    task: Annotated[
+        str, typer.Option(help="bbox, segm (masks) or proposals (recall without classes).")
+    ] = "bbox",
     per_class: PerClass = False,
     fmt: options.Format = "table",
 ) -> None:
@@ -44,52 +58,90 @@ def score(
 
     Example: sepcbench score detections.json --data coco/
     Example: sepcbench score detections.json --data coco/ --per-class --format md
+    Example: sepcbench score proposals.json --data coco/ --task proposals
     """
     options.check_format(fmt)
+    options.check_choice("task", task, TASKS)
     from sepcbench.data.coco import open_data
-    from sepcbench.measures.scoring import read_detections
-    from sepcbench.measures.scoring import score as score_detections
+    from sepcbench.measures import scoring
 
     truth = open_data(data, split, annotations)
-    found = read_detections(detections, truth)
-    record = score_detections(truth, found, variant=detections.stem)
-    names = [detections.name]
-    options.emit(fmt, tables(names, [record], per_class), [encode(record)])
+    found = scoring.read_detections(detections, truth, task)  # type: ignore[arg-type]
+    record: Scored
+    if task == "proposals":
+        record = scoring.recall(truth, found, variant=detections.stem)
+    else:
+        record = scoring.score(truth, found, variant=detections.stem, task=task)  # type: ignore
+    options.emit(fmt, tables([(detections.name, record)], per_class), [encode(record)])
 
 
-def tables(
-    names: Sequence[str], records: Sequence[Accuracy | Failure], per_class: bool
-) -> list[Table]:
-    """The twelve numbers of each record, and AP per class if wanted."""
-    scored = [(name, record) for name, record in zip(names, records)]
-    made = [_numbers(scored)]
-    if per_class:
-        made.append(_classes([(n, r) for n, r in scored if isinstance(r, Accuracy)]))
+def tables(scored: Sequence[tuple[str, Scored]], per_class: bool) -> list[Table]:
+    """The numbers of each record, in a table for boxes, masks and proposals each.
+
+    A failure is a row of the table that its measure belongs to. With `per_class`, AP per class
+    of boxes and of masks too.
+    """
+    made = []
+    for table in _TABLES:
+        rows = [(name, record) for name, record in scored if _kind(record) == table.kind]
+        if rows:
+            made.append(_numbers(table, rows))
+        classes = [(name, record) for name, record in rows if isinstance(record, Accuracy)]
+        if per_class and classes:
+            made.append(_classes(table, classes))
     return made
 
 
-def _numbers(scored: Sequence[tuple[str, Accuracy | Failure]]) -> Table:
+class _Numbers(NamedTuple):
+    """One table: the kind of its records, its title, and the header of each number."""
+
+    kind: str
+    what: str
+    headers: dict[str, str]
+
+
+_TABLES = (
+    _Numbers("accuracy", "box AP and AR", HEADERS),
+    _Numbers("masks", "mask AP and AR", HEADERS),
+    _Numbers("recall", "proposals' class-agnostic AR", RECALL_HEADERS),
+)
+
+
+def _kind(record: Scored) -> str:
+    if isinstance(record, Failure):
+        return record.measure
+    if isinstance(record, Recall):
+        return "recall"
+    return "masks" if record.task == "segm" else "accuracy"
+
+
+def _numbers(table: _Numbers, scored: Sequence[tuple[str, Scored]]) -> Table:
     rows, notes = [], []
     for name, record in scored:
         if isinstance(record, Failure):
-            rows.append((name, record.variant, *["failed"] * len(HEADERS)))
+            rows.append((name, record.variant, *["failed"] * len(table.headers)))
             notes.append(f"{name}: {record.reason}")
         else:
-            values = (percent(getattr(record, field)) for field in HEADERS)
+            values = (percent(getattr(record, field)) for field in table.headers)
             rows.append((name, record.variant, *values))
-            notes.append(
-                f"{name}: {record.images} images of {record.dataset}, {record.detections} boxes"
-            )
-    headers = ("file", "variant", *(f"{text} %" for text in HEADERS.values()))
-    return Table("COCO box AP and AR, %, higher is better", headers, tuple(rows), tuple(notes))
+            notes.append(f"{name}: {record.images} images of {record.dataset}, {_count(record)}")
+    headers = ("file", "variant", *(f"{text} %" for text in table.headers.values()))
+    return Table(f"COCO {table.what}, %, higher is better", headers, tuple(rows), tuple(notes))
 
 
-def _classes(scored: Sequence[tuple[str, Accuracy]]) -> Table:
+def _count(record: Accuracy | Recall) -> str:
+    if isinstance(record, Recall):
+        return f"{record.proposals} proposals"
+    return f"{record.detections} {'masks' if record.task == 'segm' else 'boxes'}"
+
+
+def _classes(table: _Numbers, scored: Sequence[tuple[str, Accuracy]]) -> Table:
     headers = ("class", *(f"{name} AP %" for name, _ in scored))
     classes = dict.fromkeys(cls for _, record in scored for cls, _ in record.per_class)
     values = [dict(record.per_class) for _, record in scored]
     rows = tuple((cls, *(percent(column.get(cls)) for column in values)) for cls in classes)
-    return Table("AP per class, %, higher is better", headers, rows)
+    what = "AP per class" if table.kind == "accuracy" else "mask AP per class"
+    return Table(f"{what}, %, higher is better", headers, rows)
 
 
 def percent(fraction: float | None) -> str:

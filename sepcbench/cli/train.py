@@ -34,6 +34,9 @@ def train(
     split: Annotated[str, typer.Option(help="Which annotation file to train on.")] = "train",
     annotations: Annotated[Path | None, typer.Option(help="The annotation file.")] = None,
     images: Annotated[Path | None, typer.Option(help="The image folder.")] = None,
+    proposals: Annotated[
+        Path | None, typer.Option("--proposals", help="Proposals file of the set, for Fast R-CNN.")
+    ] = None,
     device: options.Device = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from --out.")] = False,
     overwrite: Annotated[
@@ -45,6 +48,7 @@ def train(
 
     Example: sepcbench train retinanet_tiny_sepc --data shapes/ --out runs/sepc
     Example: sepcbench train retinanet_r50_fpn --data coco/ --out runs/fpn --epochs 12 --lr 0.01 --recipe optimizer=sgd
+    Example: sepcbench train fast_rcnn_tiny_fpn --data shapes/ --out runs/fast --proposals proposals.json
     """  # noqa: E501
     options.check_format(fmt)
     options.check_device(device)
@@ -54,8 +58,10 @@ def train(
     if not (resume or overwrite):
         _check_free(out)
     from sepcbench.data.coco import open_data
+    from sepcbench.data.proposals import read_proposals
 
     training_set = open_data(data, split, annotations, images)
+    given = read_proposals(proposals, training_set) if proposals else None
     if epochs is not None:
         plan = _for_epochs(plan, epochs, iterations, len(training_set.images))
     from sepcbench.checkpoints import native
@@ -66,6 +72,7 @@ def train(
             spec,
             training_set,
             plan,
+            proposals=given,
             device=device,
             out=out,
             resume=resume,

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sepcbench.data.segmentations import Segmentation, read_segmentation
 from sepcbench.errors import DataError
 
 
@@ -22,7 +23,10 @@ class ImageEntry(NamedTuple):
 
 
 class Annotation(NamedTuple):
-    """One object or crowd region; `bbox` is (x, y, width, height) in pixels."""
+    """One object or crowd region; `bbox` is (x, y, width, height) in pixels.
+
+    A malformed `segmentation` is kept as `Unusable`: boxes can be used without it.
+    """
 
     id: int
     image_id: int
@@ -30,6 +34,7 @@ class Annotation(NamedTuple):
     bbox: tuple[float, float, float, float]
     area: float
     iscrowd: int
+    segmentation: Segmentation | None = None
 
 
 class Content(NamedTuple):
@@ -126,6 +131,8 @@ def _annotation(item: Any, where: str) -> Annotation:
         bbox=(x, y, width, height),
         area=float(area),
         iscrowd=int(crowd),
+        # taken out, so that the lists of a large file go as their compact form comes
+        segmentation=read_segmentation(item.pop("segmentation", None)),
     )
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sepcbench.data.annotations import Annotation, ImageEntry, read_annotations
+from sepcbench.data.segmentations import Polygons, Rle, Unusable, rasterise
 from sepcbench.errors import DataError, nearest
 
 
@@ -57,20 +58,60 @@ class CocoData:
         return found
 
     @cached_property
+    def _image_of(self) -> dict[int, ImageEntry]:
+        return {image.id: image for image in self.images}
+
+    @cached_property
     def _label_of(self) -> dict[int, int]:
         return {key: label for label, (key, _) in enumerate(self.categories)}
 
     def objects(self, image_id: int) -> Objects:
         """The objects of one image to train on."""
-        kept = [
-            box
-            for box in self._by_image[image_id]
-            if not box.iscrowd and box.bbox[2] > 0 and box.bbox[3] > 0
-        ]
+        kept = self._learnable(image_id)
         xywh = np.array([box.bbox for box in kept], dtype=np.float32).reshape(-1, 4)
         boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
         labels = np.array([self._label_of[box.category_id] for box in kept], dtype=np.int64)
         return Objects(boxes, labels)
+
+    def masks(self, image: ImageEntry) -> np.ndarray:
+        """The pixels of each of `objects` of an image, (g, H, W) bool at its annotated size.
+
+        Raises:
+            DataError: an object has no segmentation, or one that cannot be used.
+        """
+        size = (image.height, image.width)
+        kept = self._learnable(image.id)
+        masks = np.zeros((len(kept), *size), dtype=bool)
+        for slot, box in zip(masks, kept):
+            slot[:] = rasterise(self.segmentation(box), size)
+        return masks
+
+    def segmentation(self, box: Annotation) -> Polygons | Rle:
+        """The segmentation of one object.
+
+        Raises:
+            DataError: it has none, or one that cannot be used.
+        """
+        where = f"{self.annotations}: annotation id {box.id}"
+        if box.segmentation is None:
+            raise DataError(f"{where} has no segmentation, which masks need")
+        if isinstance(box.segmentation, Unusable):
+            raise DataError(f"{where}: its segmentation cannot be used: {box.segmentation.reason}")
+        image = self._image_of[box.image_id]
+        size = (image.height, image.width)
+        if isinstance(box.segmentation, Rle) and box.segmentation.size != size:
+            raise DataError(
+                f"{where}: its segmentation is of {_size(box.segmentation.size)} pixels (height x "
+                f"width), its image of {_size(size)}"
+            )
+        return box.segmentation
+
+    def _learnable(self, image_id: int) -> list[Annotation]:
+        return [
+            box
+            for box in self._by_image[image_id]
+            if not box.iscrowd and box.bbox[2] > 0 and box.bbox[3] > 0
+        ]
 
     def path(self, image: ImageEntry) -> Path:
         """Where the image file should be.
@@ -184,6 +225,27 @@ def check_images(data: CocoData) -> None:
             f"{len(missing)} of {len(data.images)} images are missing in '{data.image_folder}', "
             f"first '{missing[0].file_name}'; name the right folder with --images"
         )
+
+
+def check_masks(data: CocoData) -> None:
+    """Check that every object and crowd region of the set has a segmentation that can be used.
+
+    Raises:
+        DataError: some have none (the line has their number), or one is malformed.
+    """
+    missing = [box for box in data.boxes if box.segmentation is None]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(data.boxes)} annotations in '{data.annotations}' have no "
+            f"segmentation, first annotation id {missing[0].id}; masks need one for each, without "
+            "them only boxes can be learnt and scored"
+        )
+    for box in data.boxes:
+        data.segmentation(box)
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 NOT_A_CLASS = ("__background__", "N/A")

@@ -145,6 +145,7 @@ def _around(cluster: list[Shape]) -> list[float]:
 
 
 def _annotation(shape: Shape) -> dict[str, Any]:
+    """Box, area and segmentation are of the whole shape, hidden parts included."""
     return {
         "category_id": CATEGORY_IDS[shape.label],
         "bbox": shape.bbox,

@@ -141,11 +141,29 @@ def scale_boxes(boxes: Tensor, scale: tuple[float, float]) -> Tensor:
     return boxes * boxes.new_tensor([scale[0], scale[1], scale[0], scale[1]])
 
 
+def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize masks (g, H, W) bool to (g, h, w) bool: bilinear, half-pixel centres, cut at 0.5.
+
+    Antialiased, so that a thin object does not fall between the pixels of a small image.
+    """
+    if tuple(masks.shape[1:]) == size:
+        return masks
+    resized = masks.new_zeros(len(masks), *size)
+    for slot, mask in zip(resized, masks):  # one by one: floats take much more memory
+        soft = F.interpolate(mask.float()[None, None], size=size, mode="bilinear", antialias=True)
+        slot[:] = soft[0, 0] >= 0.5
+    return resized
+
+
+def flip_boxes(boxes: Tensor, width: int) -> Tensor:
+    """Mirror boxes (g, 4) xyxy left to right in an image of `width` pixels."""
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return torch.stack([width - x2, y1, width - x1, y2], dim=1)
+
+
 def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Mirror an image (3, h, w) and its boxes (g, 4) xyxy left to right."""
-    x1, y1, x2, y2 = boxes.unbind(1)
-    width = image.shape[-1]
-    return image.flip(-1), torch.stack([width - x2, y1, width - x1, y2], dim=1)
+    return image.flip(-1), flip_boxes(boxes, image.shape[-1])
 
 
 def padded_size(size: tuple[int, int], divisor: int) -> tuple[int, int]:

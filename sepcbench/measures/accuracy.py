@@ -9,10 +9,17 @@ import torch
 from torch import Tensor
 
 from sepcbench.data.coco import CocoData, category_ids, check_images
-from sepcbench.data.loading import evaluation_batches
+from sepcbench.data.loading import EvaluationBatch, evaluation_batches
+from sepcbench.data.needs import check_given, gives_proposals
+from sepcbench.data.proposals import Proposals
+from sepcbench.data.segmentations import encode_mask
 from sepcbench.detectors import Detections, Detector
+from sepcbench.measures.pasting import paste
+from sepcbench.specs import RcnnSpec, VariantSpec
 
 Progress = Callable[[int, int, str], None]
+# what a proposals file has for a category
+PROPOSAL_CATEGORY = 1
 
 
 def detect_all(
@@ -22,6 +29,7 @@ def detect_all(
     *,
     device: str = "cpu",
     batch: int = 1,
+    proposals: Proposals | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Run a detector over every image of a set once.
@@ -29,36 +37,70 @@ def detect_all(
     Args:
         detector: moved to `device` and put in eval mode; its mode is restored.
         data: the set.
-        classes: the detector's class names, label 0 first; matched to categories by name.
+        classes: the detector's class names, label 0 first; matched to categories by name. An RPN
+            has no use for them.
         device: where to run.
         batch: images per call; only images of the same padded shape share one.
+        proposals: of every image, for a detector that needs them.
         progress: called with (done, total, label).
 
     Returns:
         One entry per detection: `image_id`, `category_id`, `bbox` (x, y, width, height) in
-        pixels of the image file, `score`.
+        pixels of the image file, `score`; from a mask head also `segmentation`, an RLE at the
+        file's size. An RPN's proposals are all of `PROPOSAL_CATEGORY`.
 
     Raises:
         DataError: an image is missing or corrupt, or the classes differ.
+        UsageError: proposals are needed and not given, or given and not needed.
     """
     check_images(data)
-    ids = category_ids(data, classes)
+    check_given(detector.spec, data, proposals)
+    agnostic = gives_proposals(detector.spec.head)
+    ids = (PROPOSAL_CATEGORY,) if agnostic else category_ids(data, classes)
     conventions = detector.spec.conventions
     was_training = detector.training
     detector.to(device).eval()
     found: list[dict[str, Any]] = []
     done = 0
     try:
-        for item in evaluation_batches(data, conventions, batch):
-            results = detector.detect(item.images.to(device), item.sizes, item.scales)
-            for image_id, result in zip(item.image_ids, results):
-                found += coco_entries(image_id, result, ids, conventions.export_offset)
+        for item in evaluation_batches(data, conventions, batch, proposals):
+            results = _detect(detector, item, device)
+            for image_id, size, result in zip(item.image_ids, item.originals, results):
+                entries = coco_entries(image_id, result, ids, conventions.export_offset)
+                _add_masks(entries, result, ids, size, detector.spec)
+                found += entries
             done += len(item.image_ids)
             if progress:
                 progress(done, len(data.images), f"{len(found)} boxes")
     finally:
         detector.train(was_training)
     return found
+
+
+def _detect(detector: Detector, item: EvaluationBatch, device: str) -> list[Detections]:
+    given: dict[str, Any] = {}
+    if item.proposals is not None:
+        given["proposals"] = [boxes.to(device) for boxes in item.proposals]
+    return detector.detect(item.images.to(device), item.sizes, item.scales, **given)
+
+
+def _add_masks(
+    entries: list[dict[str, Any]],
+    result: Detections,
+    ids: Sequence[int | None],
+    size: tuple[int, int],
+    spec: VariantSpec,
+) -> None:
+    """Add the pasted mask of each detection to the entries of an image of `size` (h, w)."""
+    if result.masks is None:
+        return
+    head = spec.head
+    threshold = head.mask.threshold if isinstance(head, RcnnSpec) and head.mask else 0.5
+    kept = [i for i, label in enumerate(result.labels.tolist()) if ids[label] is not None]
+    masks, boxes = result.masks.detach().float().cpu(), result.boxes.detach().cpu()
+    for entry, i in zip(entries, kept, strict=True):
+        pasted = paste(masks[i], boxes[i], size, threshold)
+        entry["segmentation"] = encode_mask(pasted.numpy())
 
 
 def coco_entries(

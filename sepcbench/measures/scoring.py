@@ -1,21 +1,36 @@
-"""COCO scores of detections by pycocotools. No torch, no images: annotations and boxes only."""
+"""COCO scores of detections. No torch, no images: annotations and results only.
+
+The matcher is our own; with `referee` pycocotools scores too, and any difference is an error.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from sepcbench.data.annotations import read_json
 from sepcbench.data.coco import CocoData
+from sepcbench.data.needs import gives_proposals, needs
 from sepcbench.errors import DataError
-from sepcbench.records import Accuracy
+from sepcbench.measures.coco_arrays import Detection, Task, arrays
+from sepcbench.measures.coco_curves import (
+    ALL,
+    LARGE,
+    MEDIUM,
+    SMALL,
+    Curves,
+    average,
+    curves,
+    twelve,
+)
+from sepcbench.measures.coco_matching import COCO, PROPOSALS, Rules
+from sepcbench.records import Accuracy, Failure, Recall
+from sepcbench.specs import VariantSpec
 
 # the twelve numbers in the order of `COCOeval.stats`
 NUMBERS = (
@@ -32,7 +47,39 @@ NUMBERS = (
     "ar_medium",
     "ar_large",
 )
-Detection = dict[str, Any]
+FileTask = Literal["bbox", "segm", "proposals"]
+
+
+def scores(
+    data: CocoData,
+    found: Sequence[Detection],
+    spec: VariantSpec,
+    checkpoint: str | None = None,
+    *,
+    referee: bool = False,
+) -> dict[str, Accuracy | Recall | Failure]:
+    """All that the findings of a variant are scored by, by kind of record.
+
+    An RPN's by `recall`, all others by `accuracy` of the boxes, and of the `masks` too if it has a
+    mask head: a failure where the set has no masks. With `referee` pycocotools scores them too.
+
+    Raises:
+        DataError: the referee differs.
+    """
+    about: dict[str, Any] = {
+        "variant": spec.name,
+        "checkpoint": checkpoint,
+        "referee": referee,
+    }
+    if gives_proposals(spec.head):
+        return {"recall": recall(data, found, **about)}
+    made: dict[str, Accuracy | Recall | Failure] = {"accuracy": score(data, found, **about)}
+    if "masks" in needs(spec.head):
+        try:
+            made["masks"] = score(data, found, task="segm", **about)
+        except DataError as error:
+            made["masks"] = Failure(spec.name, "masks", str(error))
+    return made
 
 
 def score(
@@ -41,99 +88,94 @@ def score(
     *,
     variant: str,
     checkpoint: str | None = None,
+    task: Task = "bbox",
+    referee: bool = False,
 ) -> Accuracy:
     """Score detections on every image of a set, also those without annotations.
 
     Args:
         data: the set.
         detections: COCO result format: `image_id`, `category_id`, `bbox` (x, y, width, height)
-            in pixels, `score`. None at all is AP 0.
+            in pixels, `score`; `segmentation` (RLE) for masks. None at all is AP 0.
         variant: what made them.
         checkpoint: the file it was loaded from, for the record.
+        task: what is compared, boxes or masks. A mask is small, medium or large by its own area.
+        referee: score with pycocotools too, and compare.
+
+    Raises:
+        DataError: masks are to be compared, and the set or a detection has none; or the referee
+            differs.
     """
-    # pycocotools prints its progress and table on stdout, which is for data here
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = _evaluate(data, detections)
-    numbers = {name: _fraction(value) for name, value in zip(NUMBERS, evaluation.stats)}
+    drawn = _curves(data, detections, task, COCO, referee)
+    numbers = {name: _fraction(value) for name, value in zip(NUMBERS, twelve(drawn))}
     return Accuracy(
         variant=variant,
         dataset=data.name,
         images=len(data.images),
         detections=len(detections),
         checkpoint=checkpoint,
-        per_class=_per_class(data, evaluation),
+        per_class=_per_class(data, drawn),
+        task=task,
         **numbers,
     )
 
 
-def _evaluate(data: CocoData, detections: Sequence[Detection]) -> Any:
-    from pycocotools.cocoeval import COCOeval
+def recall(
+    data: CocoData,
+    proposals: Sequence[Detection],
+    *,
+    variant: str,
+    checkpoint: str | None = None,
+    referee: bool = False,
+) -> Recall:
+    """Average recall of class-agnostic proposals (FPN paper, Table 1): COCO's AR without classes.
 
-    evaluation = COCOeval(_ground_truth(data), _results(data, detections), "bbox")
-    evaluation.params.imgIds = sorted(image.id for image in data.images)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    return evaluation
+    Args:
+        data: the set; all its objects count, whatever their category.
+        proposals: COCO result format; categories have no say.
+        variant: what made them.
+        checkpoint: the file it was loaded from, for the record.
+        referee: score with pycocotools too, and compare.
 
-
-def _ground_truth(data: CocoData) -> Any:
-    """The annotations as pycocotools holds them, numbered from 1: it takes 0 for unmatched."""
-    annotations = [
-        {**box._asdict(), "bbox": list(box.bbox), "id": number}
-        for number, box in enumerate(data.boxes, start=1)
-    ]
-    return _coco(data, annotations)
-
-
-def _results(data: CocoData, detections: Sequence[Detection]) -> Any:
-    """As `COCO.loadRes`, which cannot take an empty list."""
-    annotations = []
-    for number, item in enumerate(detections, start=1):
-        x, y, width, height = item["bbox"]
-        annotations.append(
-            {
-                "id": number,
-                "image_id": item["image_id"],
-                "category_id": item["category_id"],
-                "bbox": [x, y, width, height],
-                "area": width * height,
-                "iscrowd": 0,
-                "score": item["score"],
-            }
-        )
-    return _coco(data, annotations)
+    Raises:
+        DataError: the referee differs.
+    """
+    found = _curves(data, proposals, "bbox", PROPOSALS, referee).recall
+    return Recall(
+        variant=variant,
+        dataset=data.name,
+        images=len(data.images),
+        proposals=len(proposals),
+        checkpoint=checkpoint,
+        ar100=_fraction(average(found, ALL, 0)),
+        ar1000=_fraction(average(found, ALL, 1)),
+        ar1000_small=_fraction(average(found, SMALL, 1)),
+        ar1000_medium=_fraction(average(found, MEDIUM, 1)),
+        ar1000_large=_fraction(average(found, LARGE, 1)),
+    )
 
 
-def _coco(data: CocoData, annotations: list[dict[str, Any]]) -> Any:
-    from pycocotools.coco import COCO
+def _curves(
+    data: CocoData, detections: Sequence[Detection], task: Task, rules: Rules, referee: bool
+) -> Curves:
+    drawn = curves(arrays(data, detections, task, rules.agnostic).match(rules))
+    if referee:
+        from sepcbench.measures.coco_referee import check
 
-    coco = COCO()
-    coco.dataset = {
-        "info": {},
-        "images": [image._asdict() for image in data.images],
-        "categories": [{"id": key, "name": name} for key, name in data.categories],
-        "annotations": annotations,
-    }
-    coco.createIndex()
-    return coco
+        check(drawn, data, detections, task)
+    return drawn
 
 
-def _per_class(data: CocoData, evaluation: Any) -> tuple[tuple[str, float | None], ...]:
+def _per_class(data: CocoData, drawn: Curves) -> tuple[tuple[str, float | None], ...]:
     """AP over IoU 0.5 to 0.95 of each class, None where it has no ground truth."""
-    names = dict(data.categories)
-    # (IoU thresholds, recalls, classes, areas, detections): all areas, most detections
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    scores = []
-    for index, key in enumerate(evaluation.params.catIds):
-        values = precision[:, :, index]
-        known = values[values > -1]
-        scores.append((names[key], float(np.mean(known)) if known.size else None))
-    return tuple(scores)
+    return tuple(
+        (name, _fraction(average(drawn.precision[:, :, label], ALL, -1)))
+        for label, (_, name) in enumerate(sorted(data.categories))
+    )
 
 
 def _fraction(value: float) -> float | None:
-    """pycocotools writes -1 where there is no ground truth."""
+    """COCO has -1 where there is no ground truth."""
     return None if value < 0 else float(value)
 
 
@@ -154,8 +196,14 @@ def write_detections(path: Path, detections: Sequence[Detection]) -> None:
         raise DataError(f"cannot write detections to '{path}': {error.strerror}") from None
 
 
-def read_detections(path: Path, data: CocoData) -> list[Detection]:
+def read_detections(path: Path, data: CocoData, task: FileTask = "bbox") -> list[Detection]:
     """Read detections in COCO result format and check them against a set.
+
+    Args:
+        path: the file.
+        data: the set.
+        task: what is to be scored; the categories of proposals have no say, masks need a
+            `segmentation` each.
 
     Raises:
         DataError: malformed, or of other images or categories than the set's.
@@ -164,18 +212,25 @@ def read_detections(path: Path, data: CocoData) -> list[Detection]:
     if not isinstance(found, list):
         raise DataError(f"'{path}' is not in COCO result format: expected a list of detections")
     for index, item in enumerate(found):
+        if task == "proposals" and isinstance(item, dict):
+            item["category_id"] = 1
         _check_detection(item, f"{path}: detection {index}")
-    for key, known, what in (
-        ("image_id", {image.id for image in data.images}, "images"),
-        ("category_id", {key for key, _ in data.categories}, "categories"),
-    ):
-        stray = {item[key] for item in found} - known
-        if stray:
-            raise DataError(
-                f"'{path}' names {len(stray)} {what} that are not in {data.annotations}, "
-                f"first {key} {min(stray)}; score it against the set it was made on"
-            )
+    _check_known(found, "image_id", {image.id for image in data.images}, path, data)
+    if task != "proposals":
+        _check_known(found, "category_id", {key for key, _ in data.categories}, path, data)
     return found
+
+
+def _check_known(
+    found: list[Detection], key: str, known: set[int], path: Path, data: CocoData
+) -> None:
+    stray = {item[key] for item in found} - known
+    if stray:
+        what = {"image_id": "images", "category_id": "categories"}[key]
+        raise DataError(
+            f"'{path}' names {len(stray)} {what} that are not in {data.annotations}, "
+            f"first {key} {min(stray)}; score it against the set it was made on"
+        )
 
 
 def _check_detection(item: Any, where: str) -> None:

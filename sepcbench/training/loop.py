@@ -16,6 +16,8 @@ import torch
 from sepcbench import codec, detectors
 from sepcbench.data.coco import CocoData, check_images
 from sepcbench.data.loading import TrainingBatch, TrainingLoader
+from sepcbench.data.needs import check_learnable, needs
+from sepcbench.data.proposals import Proposals
 from sepcbench.detectors import Detector
 from sepcbench.errors import Interrupted, TrainingError, UsageError
 from sepcbench.records import Training
@@ -40,6 +42,7 @@ class _Session:
     optimizer: torch.optim.Optimizer
     recipe: Recipe
     data: CocoData
+    proposals: Proposals | None
     device: str
     iteration: int
     losses: list[tuple[int, float]]
@@ -66,6 +69,7 @@ def train(
     data: CocoData,
     recipe: Recipe,
     *,
+    proposals: Proposals | None = None,
     device: str = "cpu",
     out: Path | None = None,
     resume: bool = False,
@@ -78,6 +82,7 @@ def train(
         spec: the variant; its number of classes becomes that of the set.
         data: the set, with its images.
         recipe: optimizer, schedule, batch, seed.
+        proposals: of every image, for a variant that needs them.
         device: where to train.
         out: folder for `state.pt` (to resume) and `last.safetensors`, both written every
             `SAVE_EVERY` iterations and at the end.
@@ -89,12 +94,14 @@ def train(
         The detector in eval mode, and the record of the training.
 
     Raises:
-        UsageError: nothing to resume, or it belongs to another variant or recipe.
-        DataError: an image is missing or corrupt.
+        UsageError: nothing to resume, or it belongs to another variant or recipe; proposals are
+            needed and not given, or given and not needed.
+        DataError: an image is missing or corrupt, or the set has no masks to learn.
         TrainingError: the loss is not finite (the last checkpoint stays), or `out` cannot be
             written.
     """
     check_trainable(spec.name, spec.head)
+    check_learnable(spec, data, proposals)
     check_images(data)
     spec = replace(spec, num_classes=len(data.categories))
     if out is not None:
@@ -103,7 +110,8 @@ def train(
     with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(recipe.seed)
         detector = detectors.build(spec).to(device)
-        session = _Session(detector, build_optimizer(recipe, detector), recipe, data, device, 0, [])
+        optimizer = build_optimizer(recipe, detector)
+        session = _Session(detector, optimizer, recipe, data, proposals, device, 0, [])
         if resume:
             _restore(session, out)
         _run(session, out, progress, save)
@@ -118,6 +126,8 @@ def _run(session: _Session, out: Path | None, progress: Progress | None, save: S
         batch=recipe.batch,
         flip=recipe.flip,
         seed=recipe.seed,
+        masks="masks" in needs(detector.spec.head),
+        proposals=session.proposals,
     )
     detector.train()
     saved = session.iteration
@@ -145,9 +155,8 @@ def _step(session: _Session, batch: TrainingBatch) -> float:
     """One forward, backward and update; the total loss."""
     recipe, detector, device = session.recipe, session.detector, session.device
     set_learning_rate(session.optimizer, learning_rate(recipe, session.iteration))
-    targets = [Target(b.to(device), k.to(device)) for b, k in zip(batch.boxes, batch.labels)]
     outputs = detector(batch.images.to(device))
-    losses = loss(detector, outputs, targets, batch.sizes)
+    losses = loss(detector, outputs, _targets(batch, device), batch.sizes)
     total = torch.stack(list(losses.values())).sum()
     session.optimizer.zero_grad(set_to_none=True)
     total.backward()
@@ -163,6 +172,20 @@ def _step(session: _Session, batch: TrainingBatch) -> float:
         )
     session.optimizer.step()
     return value
+
+
+def _targets(batch: TrainingBatch, device: str) -> list[Target]:
+    nothing = [None] * len(batch.boxes)
+    masks, proposals = batch.masks or nothing, batch.proposals or nothing
+    return [
+        Target(
+            boxes.to(device),
+            labels.to(device),
+            None if mask is None else mask.to(device),
+            None if given is None else given.to(device),
+        )
+        for boxes, labels, mask, given in zip(batch.boxes, batch.labels, masks, proposals)
+    ]
 
 
 # --- state on disk -------------------------------------------------------------------------
@@ -207,6 +230,7 @@ def _identity(session: _Session) -> dict[str, Any]:
         "variant": codec.encode(session.detector.spec),
         "recipe": recipe,
         "data": [session.data.name, len(session.data.images)],
+        "proposals": session.proposals and session.proposals.digest,
     }
 
 
