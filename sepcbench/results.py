@@ -8,9 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 from sepcbench.codec import decode, encode
-from sepcbench.records import ClaimOutcome, Failure, Results, Row
+from sepcbench.records import ClaimOutcome, Failure, Origin, Results, Row
 from sepcbench.store import Store, Stored
-from sepcbench.suites import Claim, Suite, SuiteFile, SuiteRow, compile_suite, parse_formula
+from sepcbench.suites import (
+    Claim,
+    RowEntry,
+    Suite,
+    SuiteFile,
+    SuiteRow,
+    compile_suite,
+    names,
+    parse_formula,
+)
 
 
 def keep_suite(store: Store, suite: Suite) -> None:
@@ -32,7 +41,9 @@ def kept_suite(store: Store) -> Suite:
 def assemble(suite: Suite, store: Store) -> Results:
     """Join the rows of a suite with what is stored for them. Nothing is measured."""
     stored = {(item.row, item.kind): item for item in store.records()}
-    rows = tuple(_row(row, stored) for row in suite.rows)
+    measured = {row.name: _row(row, stored) for row in suite.rows}
+    references = {entry.name: _reference(entry) for entry in suite.references}
+    rows = tuple((measured | references)[entry.name] for entry in suite.file.row)
     newest = max(stored.values(), key=lambda item: item.created, default=None)
     return Results(
         suite=suite.name,
@@ -44,7 +55,20 @@ def assemble(suite: Suite, store: Store) -> Results:
         claims=tuple(_outcome(claim, rows) for claim in suite.file.claim),
         environment=newest.environment if newest else None,
         created=newest.created if newest else "",
+        origins=tuple(_origin(item) for item in stored.values()),
+        run_as=_run_as(suite),
     )
+
+
+def _origin(item: Stored) -> Origin:
+    return Origin(item.row, item.kind, item.created, item.environment)
+
+
+def _run_as(suite: Suite) -> str:
+    """How `sepcbench run` is told to measure this suite; a file is taken to be in this folder."""
+    name = suite.name.removesuffix("_twin") if suite.file.twin else suite.name
+    found = name if name in names() else f"{name}.toml"
+    return f"{found} --data shapes" if suite.file.twin else found
 
 
 def _row(row: SuiteRow, stored: dict[tuple[str, str], Stored]) -> Row:
@@ -57,7 +81,22 @@ def _row(row: SuiteRow, stored: dict[tuple[str, str], Stored]) -> Row:
             failures.append(item.record)
         else:
             found[kind] = item.record
-    return Row(row.name, row.label, row.spec.name, row.published, failures=tuple(failures), **found)
+    return Row(
+        row.name,
+        row.label,
+        row.spec.name,
+        row.published,
+        row.not_published,
+        row.group,
+        failures=tuple(failures),
+        **found,
+    )
+
+
+def _reference(entry: RowEntry) -> Row:
+    """A row with published values only."""
+    label = entry.label or entry.name
+    return Row(entry.name, label, "", entry.published, entry.not_published, entry.group)
 
 
 # Quantity of a claim's formula: how to read it off a row; None where it was not measured.
@@ -75,6 +114,8 @@ _QUANTITIES: dict[str, Callable[[Row], float | None]] = {
     ),
     "ap": lambda row: row.accuracy.ap if row.accuracy else None,
     "ap50": lambda row: row.accuracy.ap50 if row.accuracy else None,
+    "mask_ap": lambda row: row.masks.ap if row.masks else None,
+    "ar1000": lambda row: row.recall.ar1000 if row.recall else None,
 }
 
 

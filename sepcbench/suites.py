@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from sepcbench.specs import (
     Protocol,
     Recipe,
     Scope,
+    TinySpec,
     VariantSpec,
 )
 from sepcbench.units import parse_shape
-from sepcbench.variants import variant
+from sepcbench.variants import variant, variant_twin
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -64,13 +65,23 @@ class ShapesSettings:
 
 @dataclass(frozen=True)
 class RowEntry:
-    """One row of a suite file: a named variant, overrides, and what was published for it."""
+    """One row of a suite file: a named variant, overrides, and what was published for it.
+
+    Rows of one `group` share a colour in plots. `shape` and `convention` are those of this row's
+    cost, instead of the suite's. A published value that is in other rows but not here is "not at
+    hand", or listed in `not_published`. Without a `variant` a row has only published values: a
+    system to compare with that is not built here.
+    """
 
     name: str
-    variant: str
+    variant: str = ""
     label: str = ""
+    group: str = ""
+    shape: str = ""
+    convention: CostConvention | None = None
     set: tuple[tuple[str, Any], ...] = ()
     published: tuple[tuple[str, Published], ...] = ()
+    not_published: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,12 +113,18 @@ CLAIM_QUANTITIES = (
     "latency_ratio",
     "ap",
     "ap50",
+    "mask_ap",
+    "ar1000",
 )
 
 
 @dataclass(frozen=True)
 class SuiteFile:
-    """The grammar of a suite file."""
+    """The grammar of a suite file.
+
+    `proposals` is the RPN variant that a suite of Fast R-CNNs gets its fixed proposals from.
+    `twin` makes every variant its small twin (`sepcbench.shrinking`), for the generated set.
+    """
 
     title: str
     row: tuple[RowEntry, ...]
@@ -118,30 +135,36 @@ class SuiteFile:
     shapes: ShapesSettings | None = None
     train: Recipe | None = None
     claim: tuple[Claim, ...] = ()
+    proposals: str = ""
+    twin: bool = False
 
 
 @dataclass(frozen=True)
 class SuiteRow:
-    """A row with its variant resolved."""
+    """A row with its variant resolved, and how its cost is counted."""
 
     name: str
     label: str
     spec: VariantSpec
+    cost: CostSettings
     published: tuple[tuple[str, Published], ...] = ()
+    not_published: tuple[str, ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite that has been read and checked."""
+    """A suite that has been read and checked.
+
+    `references` are rows with published values only. `proposals` is the RPN that gives fixed
+    proposals, where the suite names one.
+    """
 
     name: str
     file: SuiteFile
     rows: tuple[SuiteRow, ...]
-
-    @property
-    def cost_shape(self) -> tuple[int, int]:
-        """Input shape of the cost measure, (height, width) in pixels."""
-        return parse_shape(self.file.cost.shape)
+    references: tuple[RowEntry, ...] = ()
+    proposals: VariantSpec | None = None
 
     @property
     def latency_shape(self) -> tuple[int, int]:
@@ -201,32 +224,103 @@ def load(name: str) -> Suite:
 
 def compile_suite(name: str, file: SuiteFile, where: str) -> Suite:
     """Resolve the variants of a suite file and check names, shapes and formulas."""
-    for text in (file.cost.shape, file.latency.shape, file.shapes.size if file.shapes else "1x1"):
+    shapes = [file.cost.shape, file.latency.shape, *(row.shape for row in file.row if row.shape)]
+    for text in [*shapes, *([file.shapes.size] if file.shapes else [])]:
         try:
             parse_shape(text)
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from None
     rows: list[SuiteRow] = []
+    references: list[RowEntry] = []
     for entry in file.row:
+        place = f"{where}: row '{entry.name}'"
         if not _NAME.match(entry.name):
-            raise UsageError(f"{where}: row '{entry.name}': a name has letters, digits and _ only")
-        if any(entry.name == row.name for row in rows):
-            raise UsageError(f"{where}: row '{entry.name}' is there twice; names must differ")
-        rows.append(_compile_row(entry, f"{where}: row '{entry.name}'"))
+            raise UsageError(f"{place}: a name has letters, digits and _ only")
+        if entry.name in [*(row.name for row in rows), *(other.name for other in references)]:
+            raise UsageError(f"{place} is there twice; names must differ")
+        _check_published(entry, place)
+        if entry.variant:
+            rows.append(_compile_row(entry, file, place))
+        else:
+            references.append(entry)
+    if not rows:
+        raise UsageError(f"{where}: no row has a variant: there is nothing to measure")
     for claim in file.claim:
         _check_claim(claim, [row.name for row in rows], f"{where}: claim '{claim.name}'")
-    return Suite(name, file, tuple(rows))
+    proposals = _resolve(file.proposals, (), file.twin, where) if file.proposals else None
+    return Suite(name, file, tuple(rows), tuple(references), proposals)
 
 
-def _compile_row(entry: RowEntry, where: str) -> SuiteRow:
-    for key, _ in entry.published:
+def twin(suite: Suite) -> Suite:
+    """The small twin of a suite, on the generated set: same rows, tiny variants, trained here.
+
+    Published values are of other networks on other data and stay behind. The suite's own `shapes`
+    and `train` are used if it has them. Of rows that differ in the backbone alone the first is
+    kept. A suite of tiny variants is its own twin.
+    """
+    if suite.file.twin or all(isinstance(row.spec.backbone, TinySpec) for row in suite.rows):
+        return suite
+    shapes = suite.file.shapes or ShapesSettings()
+    rows: dict[VariantSpec, RowEntry] = {}
+    for entry in suite.file.row:
+        if entry.variant:
+            plain = replace(entry, published=(), not_published=(), shape="", convention=None)
+            small = _resolve(entry.variant, entry.set, True, suite.name)
+            rows.setdefault(replace(small, name=""), plain)
+    file = replace(
+        suite.file,
+        title=f"{suite.file.title}: small twin on the generated set",
+        about=_ABOUT_TWIN,
+        row=tuple(rows.values()),
+        measures=("cost", "latency", "accuracy"),
+        cost=replace(suite.file.cost, shape=shapes.size),
+        latency=replace(suite.file.latency, shape=shapes.size, batch=1, protocol=_TWIN_PROTOCOL),
+        shapes=shapes,
+        train=suite.file.train or _TWIN_RECIPE,
+        claim=(),
+        twin=True,
+    )
+    name = f"{suite.name}_twin"
+    return compile_suite(name, file, name)
+
+
+# The recipe of a twin, and how it is timed: enough to tell what is there, within minutes
+_TWIN_RECIPE = Recipe(iterations=300)
+_TWIN_PROTOCOL = Protocol(rounds=30, samples_per_round=3, max_seconds=240)
+_ABOUT_TWIN = """
+The same rows on the tiny backbone (32 channels, towers half as deep, 128-pixel images), trained
+here on the generated set of coloured shapes. It shows that every row trains, is scored and timed;
+its AP says nothing about COCO, and differences of a point or two are noise of one seed.
+"""
+
+
+def _check_published(entry: RowEntry, where: str) -> None:
+    for key in (*dict(entry.published), *entry.not_published):
         if key not in PUBLISHED:
             raise UsageError(f"{where}: {unknown('published value', key, PUBLISHED)}")
+        if key in dict(entry.published) and key in entry.not_published:
+            raise UsageError(f"{where}: '{key}' is published and in not_published")
+
+
+def _compile_row(entry: RowEntry, file: SuiteFile, where: str) -> SuiteRow:
+    return SuiteRow(
+        entry.name,
+        entry.label or entry.name,
+        _resolve(entry.variant, entry.set, file.twin, where),
+        CostSettings(entry.shape or file.cost.shape, entry.convention or file.cost.convention),
+        entry.published,
+        entry.not_published,
+        entry.group,
+    )
+
+
+def _resolve(
+    name: str, overrides: tuple[tuple[str, Any], ...], small: bool, where: str
+) -> VariantSpec:
     try:
-        spec = variant(entry.variant, dict(entry.set))
+        return (variant_twin if small else variant)(name, dict(overrides))
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
-    return SuiteRow(entry.name, entry.label or entry.name, spec, entry.published)
 
 
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div)

@@ -12,9 +12,10 @@ import typer
 from sepcbench.cli import options
 from sepcbench.runner import Run, RunOptions, run_suite
 from sepcbench.specs import MeasureName
-from sepcbench.suites import Suite, load
+from sepcbench.suites import Suite, load, twin
 
 DEFAULT = "suite's"
+SHAPES = "shapes"  # as --data: the generated set; a folder of that name is ./shapes
 
 
 def run(
@@ -30,7 +31,15 @@ def run(
     ] = True,
     device: options.Device = "cpu",
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="COCO-format data to score on.")
+        str | None,
+        typer.Option(
+            metavar="DIR|shapes",
+            help="COCO-format data to score on; or train each suite's small twin on shapes.",
+        ),
+    ] = None,
+    proposals: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Fixed proposals on --data, for Fast R-CNN rows."),
     ] = None,
     checkpoint: Annotated[
         list[str] | None,
@@ -41,16 +50,23 @@ def run(
 ) -> None:
     """Measure the rows of suites: cost, latency and accuracy; store, then write the tables.
 
+    `--data shapes` runs the small twin of a suite: the same rows on the tiny backbone, trained
+    here on a generated set.
+
     Example: sepcbench run quick
+    Example: sepcbench run fusion --data shapes
     Example: sepcbench run components --measures cost --only sepc
     """
     loaded = [load(name) for name in suites]
+    if data == SHAPES:
+        loaded, data = [twin(suite) for suite in loaded], None
     choice = RunOptions(
         measures=_measures(measures),
         only=tuple(only or ()),
         fresh=not resume,
         device=options.check_device(device),
-        data=data,
+        data=Path(data) if data is not None else None,
+        proposals=proposals,
         checkpoints=_checkpoints(checkpoint),
         results=results,
         work=work,

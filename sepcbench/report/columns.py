@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sepcbench.records import Results, Row
+from sepcbench.records import Accuracy, Results, Row
 from sepcbench.units import format_shape
 
 BLANK = ""
+# A published cell without a number: nobody published it, or no source of it is at hand.
+NOT_PUBLISHED, NOT_AT_HAND = "not published", "not at hand"
 # Published on another machine, batch and scope: only ratios compare, so no difference is printed.
 INCOMPARABLE = ("latency_ms",)
 FAILED = "failed"
 
 # Set down once under every table with a blank cell.
-BLANK_NOTE = "An empty cell was not measured here, or not published (or no source is at hand)."
+BLANK_NOTE = (
+    "An empty cell was not measured here. A published number is 'not at hand' where no source that "
+    "could be read has it."
+)
 
 
 @dataclass(frozen=True)
@@ -39,17 +44,25 @@ class Column:
 def _macs(part: str) -> Callable[[Row], float | None]:
     def read(row: Row) -> float | None:
         value = dict(row.cost.macs).get(part) if row.cost else None
-        return None if value is None else value / 1e9
+        return value / 1e9 if value else None  # a two-stage head has no towers
 
     return read
 
 
-def _score(name: str) -> Callable[[Row], float | None]:
+def _score(name: str, kind: str = "accuracy") -> Callable[[Row], float | None]:
+    """A fraction of a record of the row, in percent."""
+
     def read(row: Row) -> float | None:
-        value = getattr(row.accuracy, name) if row.accuracy else None
+        record = getattr(row, kind)
+        value = getattr(record, name) if record else None
         return None if value is None else 100 * float(value)
 
     return read
+
+
+def _recall(header: str, name: str) -> Column:
+    """Average recall of class-agnostic proposals."""
+    return Column(header, _score(name, "recall"), 1, "recall", name)
 
 
 def _params(row: Row) -> float | None:
@@ -90,6 +103,13 @@ COLUMNS: dict[str, Column] = {
     "ap_small": Column("AP small, %", _score("ap_small"), 1, "accuracy", "ap_small"),
     "ap_medium": Column("AP medium, %", _score("ap_medium"), 1, "accuracy", "ap_medium"),
     "ap_large": Column("AP large, %", _score("ap_large"), 1, "accuracy", "ap_large"),
+    "mask_ap": Column("mask AP, %", _score("ap", "masks"), 1, "masks", "mask_ap"),
+    "mask_ap50": Column("mask AP50, %", _score("ap50", "masks"), 1, "masks"),
+    "ar100": _recall("AR at 100, %", "ar100"),
+    "ar1000": _recall("AR at 1000, %", "ar1000"),
+    "ar1000_small": _recall("AR small, %", "ar1000_small"),
+    "ar1000_medium": _recall("AR medium, %", "ar1000_medium"),
+    "ar1000_large": _recall("AR large, %", "ar1000_large"),
 }
 
 
@@ -125,37 +145,71 @@ def published_cells(column: Column, row: Row) -> tuple[str, str]:
     """The published value and measured minus published, as text."""
     published = dict(row.published).get(column.published or "")
     if published is None:
-        return BLANK, BLANK
+        given = column.published in row.not_published
+        return NOT_PUBLISHED if given else NOT_AT_HAND, BLANK
     value = None if column.published in INCOMPARABLE else column.value(row)
     difference = BLANK if value is None else f"{value - published.value:+,.{column.digits}f}"
     return f"{published.value:,g}", difference
 
 
 def _mixed(rows: tuple[Row, ...]) -> list[str]:
-    """A warning for each measure whose rows were not measured under the same conditions."""
-    costs = {(row.cost.shape, row.cost.convention) for row in rows if row.cost}
+    """A warning where latencies were not measured under the same conditions."""
     times = {
         (t.scope, t.device_name, t.dtype, t.engine, t.batch, t.shape)
         for t in (row.latency for row in rows)
         if t
     }
-    found = (("Cost", costs), ("Latency", times))
+    if len(times) < 2:
+        return []
     line = "rows were measured under different conditions and do not compare; run again"
-    return [f"{measure}: {line}." for measure, kinds in found if len(kinds) > 1]
+    return [f"Latency: {line}."]
+
+
+def counted_as(row: Row) -> str:
+    """Input and convention of a row's cost, such as "800x1344, mac"."""
+    return f"{format_shape(row.cost.shape)}, {row.cost.convention}" if row.cost else BLANK
+
+
+def counted_alike(rows: tuple[Row, ...]) -> bool:
+    """Whether all costs are for the same input under the same convention."""
+    return len({counted_as(row) for row in rows if row.cost}) < 2
+
+
+def _cost_conditions(rows: tuple[Row, ...]) -> list[str]:
+    costs = [row.cost for row in rows if row.cost]
+    if not costs:
+        return []
+    lines = [
+        f"Cost: one {format_shape(costs[0].shape)} image; MAC = one multiply-add; "
+        f"convention '{costs[0].convention}'."
+    ]
+    if not counted_alike(rows):
+        lines = ["Cost: MAC = one multiply-add; rows differ in input or convention as they say."]
+    where = "in" if costs[0].convention == "paper" else "not in"
+    if any(cost.sampling_macs for cost in costs):
+        lines.append(f"The sampling of deformable convs is {where} the total.")
+    rois = sorted({cost.rois for cost in costs if cost.rois})
+    if rois:
+        counts = " or ".join(f"{count:,}" for count in rois)
+        lines.append(f"The heads of two-stage detectors are counted on {counts} RoIs.")
+    return lines
+
+
+def higher_is_better(column: Column) -> bool:
+    """Whether more is better, as with AP and AR; all else is a price."""
+    return column.measure in ("accuracy", "masks", "recall")
+
+
+def comparable(column: Column, rows: tuple[Row, ...]) -> bool:
+    """Whether the rows of a column were measured under the same conditions."""
+    if column.measure == "cost":
+        return counted_alike(rows)
+    return column.measure != "latency" or not _mixed(rows)
 
 
 def conditions(results: Results) -> list[str]:
     """What the numbers hold for, one line per measure."""
-    lines: list[str] = []
-    cost = next((row.cost for row in results.rows if row.cost), None)
-    if cost:
-        lines.append(
-            f"Cost: one {format_shape(cost.shape)} image; MAC = one multiply-add; "
-            f"convention '{cost.convention}'."
-        )
-        where = "in" if cost.convention == "paper" else "not in"
-        if any(row.cost and row.cost.sampling_macs for row in results.rows):
-            lines.append(f"The sampling of deformable convs is {where} the total.")
+    lines = _cost_conditions(results.rows)
     timed = next((row.latency for row in results.rows if row.latency), None)
     if timed:
         lines.append(
@@ -164,8 +218,9 @@ def conditions(results: Results) -> list[str]:
             f"of {timed.samples_per_round}; [95 % interval], ~ where it includes 1."
         )
     lines += _mixed(results.rows)
-    scored = next((row.accuracy for row in results.rows if row.accuracy), None)
+    scored = next((r for row in results.rows if (r := row.accuracy or row.recall)), None)
     if scored:
         which = "the generated set, not COCO" if results.generated_data else scored.dataset
-        lines.append(f"AP: {which}, {scored.images} images ({scored.dataset}).")
+        what = "AP" if isinstance(scored, Accuracy) else "AR"
+        lines.append(f"{what}: {which}, {scored.images} images ({scored.dataset}).")
     return lines

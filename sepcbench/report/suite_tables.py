@@ -7,7 +7,10 @@ from sepcbench.report.columns import (
     BLANK,
     BLANK_NOTE,
     COLUMNS,
+    NOT_AT_HAND,
     conditions,
+    counted_alike,
+    counted_as,
     measured_cell,
     published_cells,
     used_columns,
@@ -27,14 +30,15 @@ def row_table(results: Results) -> Table:
     """Measured values, each beside the published one and their difference where one exists."""
     names = used_columns(results)
     shown = {name: _is_published(name, results.rows) for name in names}
-    headers = ["row"]
+    alike = counted_alike(results.rows)
+    headers = ["row"] if alike else ["row", "counted at"]
     for name, published in shown.items():
         headers.append(COLUMNS[name].header)
         if published:
             headers += ["published", "difference"]
-    rows = tuple(_cells(row, shown) for row in results.rows)
+    rows = tuple(_cells(row, shown, alike) for row in results.rows)
     notes = [*conditions(results)]
-    if any(cell == BLANK for row in rows for cell in row):
+    if any(cell in (BLANK, NOT_AT_HAND) for row in rows for cell in row):
         notes.append(BLANK_NOTE)
     notes += _sources(results.rows) + _failures(results.rows)
     return Table(f"{results.title} ({results.machine})", tuple(headers), rows, tuple(notes))
@@ -45,8 +49,8 @@ def _is_published(name: str, rows: tuple[Row, ...]) -> bool:
     return any(key in dict(row.published) for row in rows)
 
 
-def _cells(row: Row, shown: dict[str, bool]) -> tuple[str, ...]:
-    cells = [row.label]
+def _cells(row: Row, shown: dict[str, bool], alike: bool) -> tuple[str, ...]:
+    cells = [row.label] if alike else [row.label, counted_as(row)]
     for name, published in shown.items():
         cells.append(measured_cell(COLUMNS[name], row))
         if published:

@@ -169,8 +169,8 @@ def test_ctrl_c_while_timing_keeps_the_complete_rounds(small, monkeypatch):
 
 def test_a_checkpoint_that_changed_is_scored_again(small):
     assert command("--only", "fpn", "--measures", "accuracy") == 0
-    checkpoint = next(small.glob("runs/small/fpn-*/last.safetensors"))
-    data = str(next(small.glob("runs/small/shapes-*")))
+    checkpoint = next(small.glob("runs/trained/retinanet_tiny_fpn-*/last.safetensors"))
+    data = str(next(small.glob("runs/shapes/*")))
     given = ["--measures", "accuracy", "--data", data, "--checkpoint", "fpn=own.safetensors"]
     copy = small / "own.safetensors"
     copy.write_bytes(checkpoint.read_bytes())
@@ -210,8 +210,8 @@ def test_a_full_disk_is_one_line_and_loses_nothing(small, monkeypatch, capsys):
 
 def test_a_given_checkpoint_is_scored_and_the_rest_stays_empty(small, capsys):
     assert command("--only", "fpn", "--measures", "accuracy") == 0
-    checkpoint = next(small.glob("runs/small/fpn-*/last.safetensors"))
-    data = next(small.glob("runs/small/shapes-*"))
+    checkpoint = next(small.glob("runs/trained/retinanet_tiny_fpn-*/last.safetensors"))
+    data = next(small.glob("runs/shapes/*"))
     (small / "runs" / "own.toml").write_text(
         SUITE.split("[shapes]")[0] + SUITE[SUITE.index("[[row]]") :]
     )

@@ -96,8 +96,22 @@ def results(gpu: bool = False) -> Results:
     tie = Ratio("a", 1.001, (0.99, 1.01), 1.0, (0.99, 1.01), False)
     published = (("ap", Published(35.7, "the paper")),)
     rows = (
-        Row("a", "FPN", "va", published, cost("va"), latency("va", device), accuracy("va")),
-        Row("b", "SEPC", "vb", (), cost("vb", 110_000_000_000), latency("vb", device, ratio)),
+        Row(
+            "a",
+            "FPN",
+            "va",
+            published,
+            cost=cost("va"),
+            latency=latency("va", device),
+            accuracy=accuracy("va"),
+        ),
+        Row(
+            "b",
+            "SEPC",
+            "vb",
+            cost=cost("vb", 110_000_000_000),
+            latency=latency("vb", device, ratio),
+        ),
         Row("c", "Twin", "vc", latency=latency("vc", device, tie)),
         Row("d", "Broken", "vd", failures=(Failure("vd", "cost", "CountError: no formula"),)),
     )

@@ -25,7 +25,7 @@ def test_measured_published_and_difference_stand_side_by_side():
     at = table.headers.index(COLUMNS["ap"].header)
     assert table.headers[at : at + 3] == ("AP, % (higher is better)", "published", "difference")
     assert table.rows[0][at : at + 3] == ("36.0", "35.7", "+0.3")
-    assert table.rows[1][at : at + 3] == ("", "", "")
+    assert table.rows[1][at : at + 3] == ("", "not at hand", "")
 
 
 def test_a_failed_measure_says_so_with_its_reason():
@@ -73,6 +73,8 @@ def test_files_and_pictures_are_written(tmp_path):
     assert {file.name for file in files} == {
         "table.md",
         "table.csv",
+        "table.tex",
+        "page.html",
         "macs.png",
         "ap_over_macs.png",
         "ap_over_latency.png",
@@ -88,4 +90,7 @@ def test_files_and_pictures_are_written(tmp_path):
 def test_every_column_survives_an_empty_row(name):
     empty = dataclasses.replace(results().rows[3], failures=())
     assert measured_cell(COLUMNS[name], empty) == ""
-    assert published_cells(COLUMNS[name], empty) == ("", "")
+    assert published_cells(COLUMNS[name], empty) == ("not at hand", "")
+    if COLUMNS[name].published is not None:
+        told = dataclasses.replace(empty, not_published=(COLUMNS[name].published,))
+        assert published_cells(COLUMNS[name], told)[0] == "not published"

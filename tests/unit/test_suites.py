@@ -1,11 +1,15 @@
 """Suite files: the committed ones are right, wrong ones get one line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sepcbench import suites
+from sepcbench.codec import decode, encode
 from sepcbench.errors import UsageError
+from sepcbench.specs import TinySpec
+from sepcbench.suites import SuiteFile
 
 MINIMAL = """
 title = "T"
@@ -21,17 +25,59 @@ def write(folder: Path, text: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", ["quick", "appendix1", "components", "bn"])
+COMMITTED = sorted(path.stem for path in (Path(__file__).parents[2] / "suites").glob("*.toml"))
+
+
+def test_every_table_of_the_papers_has_a_suite():
+    promised = ["single_stage", "fusion", "state_of_the_art", "two_stage", "components", "bn"]
+    promised += ["depth", "figure1", "fpn_rpn", "fpn_fast_rcnn", "fpn_faster_rcnn"]
+    assert set(promised) <= set(COMMITTED)
+
+
+@pytest.mark.parametrize("name", COMMITTED)
 def test_committed_suites_load(name):
     suite = suites.load(name)
     assert suite.rows
     assert all(value.source for row in suite.rows for _, value in row.published)
 
 
+@pytest.mark.parametrize("name", COMMITTED)
+def test_every_suite_has_a_twin_of_all_that_differs_in_necks_and_head(name):
+    suite = suites.load(name)
+    twin = suites.twin(suite)
+    specs = [replace(row.spec, name="") for row in twin.rows]
+    assert len(set(specs)) == len(specs)
+    assert [row.name for row in suite.rows if row.name in {r.name for r in twin.rows}] == [
+        row.name for row in twin.rows
+    ]
+    large = {replace(row.spec, name="", backbone=TinySpec()) for row in suite.rows}
+    assert len(specs) >= len({(s.necks, type(s.head)) for s in large}) or name == "appendix1"
+    assert all(row.spec.backbone.TYPE == "tiny" for row in twin.rows)
+    assert twin.file.shapes is not None
+    assert twin.file.train is not None
+    assert not any(row.published for row in twin.rows) or suite.file.shapes is not None
+    assert decode(SuiteFile, encode(twin.file)) == twin.file
+
+
+def test_a_reference_has_only_published_values(tmp_path):
+    text = MINIMAL + "[[row]]\nname = 'b'\n[row.published.ap]\nvalue = 1\nsource = 's'"
+    suite = suites.load(write(tmp_path, text))
+    assert [row.name for row in suite.rows] == ["a"]
+    assert [row.name for row in suite.references] == ["b"]
+    with pytest.raises(UsageError, match="nothing to measure"):
+        suites.load(write(tmp_path, "title = 'T'\n[[row]]\nname = 'b'"))
+
+
+def test_rows_may_be_counted_in_their_own_way(tmp_path):
+    text = MINIMAL + "shape = '64x96'\nconvention = 'mmdet'\n"
+    suite = suites.load(write(tmp_path, text))
+    assert suite.rows[0].cost == suites.CostSettings("64x96", "mmdet")
+
+
 def test_a_minimal_suite_has_defaults(tmp_path):
     suite = suites.load(write(tmp_path, MINIMAL))
     assert suite.name == "mine"
-    assert suite.cost_shape == (800, 1344)
+    assert suite.rows[0].cost.shape == "800x1344"
     assert suite.rows[0].label == "a"
 
 
@@ -46,6 +92,9 @@ def test_a_minimal_suite_has_defaults(tmp_path):
         (MINIMAL + "[row.published.app]\nvalue = 1\nsource = 's'", "did you mean 'ap'"),
         (MINIMAL + MINIMAL.split("\n", 2)[2], "is there twice"),
         (MINIMAL.replace('name = "a"', 'name = "a b"'), "letters, digits and _"),
+        (MINIMAL + "shape = '64'", "write it like 800x1344"),
+        (MINIMAL + "not_published = ['app']", "did you mean 'ap'"),
+        ("proposals = 'rpn_r50'\n" + MINIMAL, "unknown variant 'rpn_r50'"),
         (MINIMAL + "[cost]\nshape = '800,1344'", "write it like 800x1344"),
         (MINIMAL + "[cost]\nshape = '0x0'", "both above 0"),
         (MINIMAL + "[latency]\ndtype = 'fp8'", "unknown value 'fp8'"),

@@ -1,0 +1,83 @@
+"""One run of one suite: what to do, where things go, and storing what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sepcbench.errors import Interrupted, SepcbenchError, StoreError
+from sepcbench.records import Environment, Failure, Record
+from sepcbench.specs import MeasureName
+from sepcbench.store import Store, Stored, now
+from sepcbench.suites import Suite, SuiteRow
+
+Progress = Callable[[int, int, str], None]
+Bar = Callable[[str], AbstractContextManager[Progress]]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What to run of a suite, on what, and where things go.
+
+    `work` takes generated data and checkpoints; `results` takes records and reports.
+    `checkpoints` gives a row a checkpoint, so that its AP can be measured on `data`; `proposals`
+    are those of `data` for rows that take fixed ones.
+    """
+
+    measures: tuple[MeasureName, ...] = ()
+    only: tuple[str, ...] = ()
+    fresh: bool = False
+    device: str = "cpu"
+    data: Path | None = None
+    checkpoints: Mapping[str, Path] = field(default_factory=dict)
+    proposals: Path | None = None
+    results: Path = Path("results")
+    work: Path = Path("runs")
+
+
+@dataclass
+class Run:
+    """One run of one suite on this machine."""
+
+    suite: Suite
+    options: RunOptions
+    store: Store
+    environment: Environment
+    rows: tuple[SuiteRow, ...]
+    bar: Bar
+    failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def attempt(run: Run, row: SuiteRow, kind: str, key: str, make: Callable[[], Record]) -> None:
+    """Measure, and store the record or the failure."""
+    try:
+        record = make()
+    except (StoreError, Interrupted):
+        raise
+    except Exception as error:
+        record = Failure(row.spec.name, kind, reason(error))
+    keep(run, row, kind, key, record)
+
+
+def reason(error: BaseException) -> str:
+    """An exception as one line, with its kind where the message alone would not do."""
+    first = " ".join(str(error).split())[:300]
+    clear = isinstance(error, SepcbenchError) and first
+    return first if clear else f"{type(error).__name__}: {first}"
+
+
+def keep(run: Run, row: SuiteRow, kind: str, key: str, record: Record) -> None:
+    if isinstance(record, Failure):
+        run.failures.append(record)
+    run.store.write(Stored(row.name, kind, key, now(), record, row.spec, run.environment))
+
+
+def todo_rows(run: Run, kind: str, keys: Mapping[str, str]) -> list[SuiteRow]:
+    return [
+        row
+        for row in run.rows
+        if run.options.fresh or not run.store.done(row.name, kind, keys[row.name])
+    ]
