@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("show", "show"),
     "flops": ("flops", "flops"),
     "latency": ("latency", "latency"),
+    "invariance": ("invariance", "invariance"),
     "inspect": ("inspect", "inspect"),
     "eval": ("eval", "evaluate"),
     "score": ("score", "score"),
