@@ -39,3 +39,12 @@ def write(folder: Path, content: Any | None = None, split: str = "val") -> Path:
     path = folder / "annotations" / f"instances_{split}.json"
     path.write_text(json.dumps(content))
     return path
+
+
+def with_rectangles(content: dict[str, Any]) -> dict[str, Any]:
+    """Give each annotation the polygon of its box for a segmentation."""
+    for item in content["annotations"]:
+        x, y, width, height = item["bbox"]
+        right, bottom = x + width, y + height
+        item["segmentation"] = [[x, y, right, y, right, bottom, x, bottom]]
+    return content

@@ -1,4 +1,4 @@
-"""`sepcbench report`: tables and plots from stored records, without torch."""
+"""`sepcbench report`: tables, plots and a page from stored records, without torch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sepcbench.codec import encode
 from sepcbench.errors import UsageError
 from sepcbench.records import Results
 from sepcbench.report.files import write_report
+from sepcbench.report.provenance import Provenance, find_cell, provenance, provenance_tables
 from sepcbench.report.suite_tables import tables
 from sepcbench.results import assemble, kept_suite
 from sepcbench.store import Store, result_folders
@@ -25,21 +26,46 @@ def report(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write files here instead of beside them.")
     ] = None,
+    why: Annotated[
+        str | None,
+        typer.Option(metavar="ROW.COLUMN", help="Only say where this cell comes from."),
+    ] = None,
     fmt: options.Format = "table",
 ) -> None:
-    """Draw tables and plots from stored records: of a suite by name, or of a results folder.
+    """Draw tables, plots and a page from stored records: of a suite, or of a results folder.
 
     Example: sepcbench report quick
     Example: sepcbench report results/appendix1 --format md
+    Example: sepcbench report quick --why sepc.latency_ratio
     """
     options.check_format(fmt)
     found = _find(what, results)
+    if why is not None:
+        _explain(why, found, fmt)
+        return
     for one, folder in found:
         target = folder if out is None else out / one.suite / folder.name
         files = write_report(one, target)
         print(f"sepcbench: wrote {', '.join(str(file) for file in files)}", file=sys.stderr)
     shown = [table for one, _ in found for table in tables(one)]
     options.emit(fmt, shown, [encode(one) for one, _ in found])
+
+
+def _explain(cell: str, found: list[tuple[Results, Path]], fmt: str) -> None:
+    """Print the provenance of a cell, once for every machine that has it."""
+    cells: list[tuple[Provenance, Path]] = []
+    missing: list[UsageError] = []
+    for one, folder in found:
+        try:
+            row, column = find_cell(one, cell)
+        except UsageError as error:
+            missing.append(error)
+        else:
+            cells.append((provenance(one, row, column), folder))
+    if not cells:
+        raise missing[0]
+    shown = [table for one, folder in cells for table in provenance_tables(one, str(folder))]
+    options.emit(fmt, shown, [{"folder": str(folder), **encode(one)} for one, folder in cells])
 
 
 def _find(what: str, root: Path) -> list[tuple[Results, Path]]:

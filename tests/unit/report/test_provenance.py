@@ -1,0 +1,216 @@
+"""Where a cell comes from: its record, its published source, and the command that measures it."""
+
+import dataclasses
+
+import pytest
+from unit.make import ENVIRONMENT, accuracy, cost, latency, results
+
+from sepcbench.cli.app import run
+from sepcbench.errors import UsageError
+from sepcbench.records import Origin, Published, Ratio, Row
+from sepcbench.report.columns import used_columns
+from sepcbench.report.provenance import (
+    find_cell,
+    provenance,
+    provenance_tables,
+    source,
+)
+from sepcbench.results import assemble, keep_suite
+from sepcbench.store import Store, Stored
+from sepcbench.suites import load, twin
+
+
+def why(of, cell):
+    return provenance(of, *find_cell(of, cell))
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("a.app", "did you mean 'ap'"),
+        ("e.ap", "unknown row of suite 's' 'e'; known: a, b, c, d"),
+        ("a.mask_ap", "unknown column of suite 's' 'mask_ap'"),
+        ("ap", "is not ROW.COLUMN; write it like a.params"),
+        (".ap", "is not ROW.COLUMN"),
+        ("", "is not ROW.COLUMN"),
+    ],
+)
+def test_a_wrong_cell_is_one_line_with_the_nearest_name(cell, words):
+    with pytest.raises(UsageError) as caught:
+        find_cell(results(), cell)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_published_value_comes_with_its_source_note_and_tolerance():
+    given = Published(35.7, "the paper", "1x schedule", 0.1)
+    row = dataclasses.replace(results().rows[0], published=(("ap", given),))
+    facts = dict(why(dataclasses.replace(results(), rows=(row,)), "a.ap").published)
+    assert facts == {
+        "value": "35.7",
+        "source": "the paper",
+        "note": "1x schedule",
+        "tolerance of the claim": "0.1",
+        "measured minus published": "+0.3",
+    }
+
+
+def test_a_blank_published_cell_says_why():
+    assert dict(why(results(), "b.ap").published) == {"value": "not at hand"}
+    rows = tuple(dataclasses.replace(row, not_published=("ap",)) for row in results().rows[1:])
+    known = dataclasses.replace(results(), rows=(results().rows[0], *rows))
+    assert dict(why(known, "b.ap").published) == {"value": "not published"}
+    assert why(results(), "a.macs").published == ()  # published for no row at all
+
+
+def test_conditions_are_the_record_with_units():
+    facts = dict(why(results(), "b.latency_ratio").source.conditions)
+    assert facts["median, ms"] == "100"
+    assert facts["ci95, ms"] == "95 to 105"
+    assert facts["shape"] == "800x1344"
+    assert facts["warmup settled"] == "yes"
+    assert "median 1.07; ci95 1.05 to 1.09" in facts["ratio"]
+    assert "samples" not in facts
+    assert "100,000,000,000" in dict(why(results(), "a.macs").source.conditions)["macs"]
+
+
+def test_samples_have_four_significant_digits_in_milliseconds():
+    times = ((0.012345678, 0.1), (1.23456789, 0.00001234567))
+    row = dataclasses.replace(
+        results().rows[0], latency=dataclasses.replace(latency("va"), samples_s=times)
+    )
+    of = dataclasses.replace(results(), rows=(row,))
+    assert source(of, row, "latency").samples_ms == (12.35, 100.0, 1235.0, 0.01235)
+
+
+def test_a_failure_keeps_its_reason():
+    found = why(results(), "d.macs")
+    assert found.measured == "failed"
+    assert found.failure == "CountError: no formula"
+    assert ("failed", "CountError: no formula") in provenance_tables(found)[0].rows
+
+
+def test_the_record_of_a_cell_has_its_own_environment():
+    elsewhere = dataclasses.replace(ENVIRONMENT, machine="other", git_commit="c0ffee")
+    origin = Origin("a", "cost", "2026-01-02T03:04:05+00:00", elsewhere)
+    found = source(dataclasses.replace(results(), origins=(origin,)), results().rows[0], "cost")
+    assert (found.commit, found.created) == ("c0ffee", origin.created)
+    assert ("machine", "other") in found.environment
+    assert ("torch", "0") in found.environment
+
+
+def command(row, kind, **changes):
+    rows = tuple(row if one.name == row.name else one for one in results().rows)
+    of = dataclasses.replace(results(), **{"rows": rows, "run_as": "s", **changes})
+    return source(of, row, kind).command
+
+
+def test_cost_and_first_measurements():
+    a, c = results().rows[0], results().rows[2]
+    assert command(a, "cost") == "sepcbench run s --only a --measures cost --results again"
+    assert command(c, "cost") == "sepcbench run s --only c --measures cost"
+    twin = command(a, "cost", run_as="s --data shapes")
+    assert twin.startswith("sepcbench run s --data shapes --only a")
+
+
+def test_latency_is_measured_with_the_rows_it_was_interleaved_with():
+    def timed(*others, device="cpu"):
+        ratio = Ratio("a", 1.0, (1.0, 1.0), 1.0, (1.0, 1.0), False)
+        record = dataclasses.replace(latency("vb", device, ratio), interleaved_with=others)
+        return dataclasses.replace(results().rows[1], latency=record)
+
+    start, end = "sepcbench run s", "--measures latency"
+    assert command(timed("a"), "latency") == f"{start} --only a --only b {end} --results again"
+    assert command(timed("a", "c", "d"), "latency") == f"{start} {end} --results again"
+    assert "--device cuda:0 --results" in command(timed("a", "c", "d", device="cuda:0"), "latency")
+
+
+def test_accuracy_needs_the_users_files_or_is_trained_again():
+    a = results().rows[0]
+    given = command(a, "accuracy")
+    assert "--data DIR --checkpoint a=FILE --results again" in given
+    trained = command(a, "accuracy", generated_data=True)
+    assert trained.endswith("--measures accuracy --work again/work --results again")
+    gpu = Origin("a", "accuracy", "", dataclasses.replace(ENVIRONMENT, gpu="a card"))
+    assert "--device cuda" in command(a, "accuracy", origins=(gpu,))
+
+
+def test_a_row_with_published_values_only_has_no_record():
+    row = Row("x", "X", "", (("ap", Published(1.0, "s")),))
+    found = why(dataclasses.replace(results(), rows=(row,)), "x.ap")
+    assert found.source is None
+    assert found.published
+
+
+def test_every_cell_of_a_table_has_a_provenance():
+    for row in results(gpu=True).rows:
+        for name in used_columns(results(gpu=True)):
+            tables = provenance_tables(why(results(gpu=True), f"{row.name}.{name}"), "results/s")
+            assert tables
+            assert all(len(pair) == 2 for table in tables for pair in table.rows)
+
+
+SUITE = """
+title = "Small"
+[[row]]
+name = "fpn"
+label = "FPN"
+variant = "retinanet_tiny_fpn"
+[row.published.ap]
+value = 35.7
+source = "the paper"
+"""
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """A suite file with two stored records."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text(SUITE)
+    suite = load("small.toml")
+    store = Store(tmp_path / "results/small/machine")
+    keep_suite(store, suite)
+    spec = suite.rows[0].spec
+    for kind, record in (("cost", cost(spec.name)), ("accuracy", accuracy(spec.name))):
+        store.write(Stored("fpn", kind, "key", "2026-01-02T03:04:05", record, spec, ENVIRONMENT))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("suite", "words"),
+    [
+        (load("quick"), "quick"),
+        (twin(load("bn")), "bn --data shapes"),
+        (dataclasses.replace(load("quick"), name="mine"), "mine.toml"),
+    ],
+)
+def test_results_know_how_their_suite_is_run(suite, words, tmp_path):
+    assert assemble(suite, Store(tmp_path)).run_as == words
+
+
+def test_the_command_line_says_why(stored, capsys):
+    before = sorted(stored.rglob("*"))
+    assert run(["report", "small.toml", "--why", "fpn.ap", "--format", "csv"]) == 0
+    out = capsys.readouterr().out
+    assert "record,results/small/machine/records/fpn.accuracy.json" in out
+    assert "created,2026-01-02T03:04:05" in out
+    assert "sepcbench run small.toml --only fpn --measures accuracy" in out
+    assert "source,the paper" in out
+    assert sorted(stored.rglob("*")) == before  # it only says; nothing is written
+
+
+def test_the_command_that_is_printed_is_one_that_runs(stored, capsys):
+    assert run(["report", "small.toml", "--why", "fpn.macs", "--format", "csv"]) == 0
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if line.startswith("measure again,"))
+    words = line.removeprefix("measure again,").split()
+    assert words[0] == "sepcbench"
+    assert run(words[1:]) == 0
+    assert list((stored / "again").rglob("fpn.cost.json"))
+
+
+def test_an_unknown_cell_is_a_usage_error(stored, capsys):
+    assert run(["report", "small.toml", "--why", "fpn.app"]) == 2
+    assert "did you mean 'ap'" in capsys.readouterr().err
+    assert run(["report", "results", "--why", "fnp.ap"]) == 2
+    assert "did you mean 'fpn'" in capsys.readouterr().err
