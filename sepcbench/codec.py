@@ -80,13 +80,16 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
         where: the place to name in an error, such as "suites/quick.toml: row 'fpn'".
 
     Raises:
-        UsageError: an unknown or missing key, or a value of another type.
+        UsageError: an unknown or missing key, a value of another type, or another class's `type`.
     """
     place = where or cls.__name__
     if not isinstance(data, dict):
-        raise UsageError(f"{place}: expected a table of fields, found {data!r}")
+        raise UsageError(f"{place}: expected a table of fields, found {shown(data)}")
     hints = fields_of(cls)
-    given = {key: value for key, value in data.items() if key != "type"}
+    given = dict(data)
+    tag = getattr(cls, "TYPE", None)
+    if tag is not None and (told := given.pop("type", tag)) != tag:
+        raise _located(place, unknown("type", str(told), [tag]))
     for key in given:
         if key not in hints:
             raise _located(place, unknown("key", key, hints))
@@ -103,6 +106,15 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
         return cls(**values)
     except UsageError as error:
         raise _located(place, error) from None
+
+
+def shown(value: Any) -> str:
+    """A value for an error line, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        return f"a {type(value).__name__} without end"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _located(place: str, error: UsageError) -> UsageError:
@@ -141,11 +153,12 @@ def _coerce_union(value: Any, args: tuple[Any, ...], where: str) -> Any:
         return value
     if len(classes) > 1:
         if not isinstance(value, dict) or "type" not in value:
-            raise UsageError(f"{where}: expected a table with a 'type', found {value!r}")
+            raise UsageError(f"{where}: expected a table with a 'type', found {shown(value)}")
         by_name = {getattr(cls, "TYPE"): cls for cls in classes}  # noqa: B009
-        if value["type"] not in by_name:
-            raise _located(where, unknown("type", str(value["type"]), by_name))
-        return decode(typing.cast(type, by_name[value["type"]]), value, where)
+        tag = str(value["type"])
+        if tag not in by_name:
+            raise _located(where, unknown("type", tag, by_name))
+        return decode(typing.cast(type, by_name[tag]), value, where)
     rest = [arg for arg in args if arg is not type(None)]
     return coerce(value, rest[0], where)
 
@@ -160,15 +173,18 @@ def _coerce_literal(value: Any, args: tuple[Any, ...], where: str) -> Any:
 
 def _coerce_mapping(value: Any, args: tuple[Any, ...], where: str) -> Any:
     item = get_args(args[0])[1]
-    pairs = value.items() if isinstance(value, dict) else value
-    return tuple((str(key), coerce(val, item, f"{where}.{key}")) for key, val in pairs)
+    if isinstance(value, tuple) and all(isinstance(pair, tuple) for pair in value):
+        value = dict(value)  # the frozen form
+    if not isinstance(value, dict):
+        raise UsageError(f"{where}: expected a table, found {shown(value)}")
+    return tuple((str(key), coerce(val, item, f"{where}.{key}")) for key, val in value.items())
 
 
 def _coerce_tuple(value: Any, args: tuple[Any, ...], where: str) -> Any:
     if isinstance(value, str):
         value = [part.strip() for part in value.strip("()[]").split(",") if part.strip()]
     if not isinstance(value, (list, tuple)):
-        raise UsageError(f"{where}: expected a list, found {value!r}")
+        raise UsageError(f"{where}: expected a list, found {shown(value)}")
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(coerce(item, args[0], f"{where}.{i}") for i, item in enumerate(value))
     if len(value) != len(args):
@@ -193,8 +209,10 @@ def _coerce_scalar(value: Any, hint: Any, where: str) -> Any:
     elif hint in (int, float) and not isinstance(value, bool):
         try:
             number = hint(value) if isinstance(value, (str, int, hint)) else None
-        except ValueError:
+        except (ValueError, OverflowError):
             number = None
-        if number is not None and math.isfinite(number):
+        # whole numbers of up to 64 bits, as everything that reads JSON can hold them
+        fits = abs(number) < 2**63 if isinstance(number, int) else math.isfinite(number or 0.0)
+        if number is not None and fits:
             return number
-    raise UsageError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {value!r}")
+    raise UsageError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {shown(value)}")

@@ -15,13 +15,11 @@ from sepcbench.errors import UsageError
 from sepcbench.heads import HEADS, Detections, LevelOutput, RoiOutput, Scene
 from sepcbench.necks import NECKS
 from sepcbench.ops.pyramid import Pyramid, PyramidPair
-from sepcbench.specs import Conventions, NeckSpec, TowerSpec, VariantSpec
+from sepcbench.specs import Conventions, VariantSpec
 
 ImageSizes = Sequence[tuple[int, int]]
 ScaleFactors = Sequence[float | Sequence[float]] | None
 Outputs = list[LevelOutput] | RoiOutput
-
-_TOWERS = ("cls_tower", "box_tower")
 
 
 class Detector(nn.Module):
@@ -135,8 +133,9 @@ class Detector(nn.Module):
         `backbone`, `neck` and `head` cover everything; `tower` is the conv towers of the head
         wherever they are, without predictions (appendix 1 of the SEPC paper).
         """
-        towers = [f"necks.{i}" for i, neck in enumerate(self.spec.necks) if _is_tower(neck)]
-        own = [f"head.{name}" for name in _TOWERS if hasattr(self.head, name)]
+        towers = [f"necks.{i}" for i, neck in enumerate(self.spec.necks) if neck.tower]
+        names: tuple[str, ...] = self.head.towers  # type: ignore[assignment]
+        own = [f"head.{name}" for name in names]
         return {
             "backbone": ("backbone",),
             "neck": ("necks",),
@@ -146,7 +145,7 @@ class Detector(nn.Module):
 
     def repeats(self) -> dict[str, int]:
         """Paths of modules that see every RoI, and how many RoIs of an image that are at most."""
-        own: dict[str, int] = getattr(self.head, "repeats", dict)()
+        own: dict[str, int] = self.head.repeats()  # type: ignore[operator]
         return {f"head.{name}": count for name, count in own.items()}
 
     def run_all(self, images: Tensor, rois: Mapping[str, int]) -> list[Tensor]:
@@ -195,20 +194,15 @@ def padded_size(image_sizes: ImageSizes, divisor: int) -> tuple[int, int]:
     return math.ceil(tallest / divisor) * divisor, math.ceil(widest / divisor) * divisor
 
 
-def _is_tower(neck: NeckSpec) -> bool:
-    """Whether a neck gives a pyramid pair and replaces the head's towers."""
-    return getattr(neck, "tower", False)
-
-
 def _check_chain(spec: VariantSpec) -> None:
     """Only the last neck may give a pyramid pair, to a head with towers: nothing else reads one."""
-    if _is_tower(spec.necks[-1]) and not isinstance(spec.head, TowerSpec):
+    if spec.necks[-1].tower and not spec.head.reads_pairs:
         raise UsageError(
             f"variant '{spec.name}': neck '{spec.necks[-1].TYPE}' gives a pyramid pair, which head "
             f"'{spec.head.TYPE}' cannot read; for two stages set its field branches to none"
         )
     for i, neck in enumerate(spec.necks[:-1]):
-        if _is_tower(neck):
+        if neck.tower:
             raise UsageError(
                 f"variant '{spec.name}': neck {i} '{neck.TYPE}' gives a pyramid pair, which only a "
                 "head reads; put it last"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sepcbench.errors import unknown
 from sepcbench.specs import BackboneSpec, ResNetSpec, TimmSpec, TinySpec
 
-BACKBONES: dict[str, BackboneSpec] = {
+NAMED_BACKBONES: dict[str, BackboneSpec] = {
     "r18": ResNetSpec(depth=18),
     "r34": ResNetSpec(depth=34),
     "r50": ResNetSpec(depth=50),
@@ -31,6 +31,6 @@ def named_backbone(name: str) -> BackboneSpec:
     """
     if name.startswith(TIMM):
         return TimmSpec(name.removeprefix(TIMM))
-    if name not in BACKBONES:
-        raise unknown("backbone", name, BACKBONES, f"or {TIMM}NAME for any of timm's")
-    return BACKBONES[name]
+    if name not in NAMED_BACKBONES:
+        raise unknown("backbone", name, NAMED_BACKBONES, f"or {TIMM}NAME for any of timm's")
+    return NAMED_BACKBONES[name]

@@ -17,13 +17,15 @@ def override(spec: VariantSpec, path: str, value: Any) -> VariantSpec:
 
     Args:
         spec: the variant.
-        path: a field of the variant (`num_classes`; `backbone` takes a name), a dotted path
+        path: a field of the variant (`num_classes`; `backbone` takes a name, and stays without C5
+            on a C4 baseline), a dotted path
             (`necks.1.depth`), or the bare name of a part's field (`norm`): looked for in the
             necks from the last to the first, then in the head, the conventions and the backbone.
         value: the value, or its text.
     """
     if path == "backbone" and isinstance(value, str):
-        return replace(spec, backbone=named_backbone(value))
+        made, whole = named_backbone(value), 5 in spec.backbone.levels
+        return replace(spec, backbone=made if whole else made.without_c5())
     if path == "conventions" and isinstance(value, str):
         if value not in CONVENTIONS:
             raise unknown("conventions", value, CONVENTIONS)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from sepcbench.specs import ResNetSpec, RpnSpec, TinySpec, VariantSpec
+from sepcbench.specs import RcnnSpec, ResNetSpec, RpnSpec, TinySpec, VariantSpec
 
 _CHANNELS, _CLASSES, _SIDE = 32, 3, 128
 
@@ -16,7 +16,7 @@ _SMALL: dict[str, Callable[[Any], Any]] = {
     "channels": lambda _: _CHANNELS,
     "point_channels": lambda _: _CHANNELS,
     "groups": lambda _: 8,
-    "depth": lambda depth: depth // 2,
+    "depth": lambda depth: min(depth, max(1, depth // 2)),  # what has convs keeps one
     "stack": lambda stack: (stack + 1) // 2,
     "bn_momentum": lambda _: 0.1,  # statistics have to settle within a few hundred iterations
     "fc_channels": lambda _: 128,
@@ -25,7 +25,7 @@ _SMALL: dict[str, Callable[[Any], Any]] = {
     "ranges": lambda ranges: tuple(end / 2 for end in ranges),
     # FCOS learns from centres alone, as its authors' later settings do: a short training is enough
     "centre_radius": lambda _: 1.5,
-    "samples": lambda samples: samples // 4,
+    "samples": lambda samples: max(1, samples // 4),
     "rpn": lambda rpn: None if rpn is None else _small(rpn),
     "mask": lambda mask: None if mask is None else _small(mask),
 }
@@ -56,4 +56,6 @@ def _small(part: Any) -> Any:
     changes = {name: _SMALL[name](getattr(part, name)) for name in fields if name in _SMALL}
     if isinstance(part, RpnSpec):
         changes["scales"] = tuple(scale / 2 for scale in part.scales)
+    if isinstance(part, RcnnSpec) and part.box_head == "conv5":
+        changes["pool_size"] = part.pool_size // 2  # a quarter of the work of its convs
     return replace(part, **changes)

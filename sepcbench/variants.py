@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from sepcbench.errors import UsageError, unknown
-from sepcbench.named_backbones import BACKBONES, TIMM, named_backbone
+from sepcbench.errors import unknown
+from sepcbench.named_backbones import NAMED_BACKBONES, TIMM, named_backbone
 from sepcbench.overriding import field_path, override
 from sepcbench.shrinking import shrink
 from sepcbench.specs import (
@@ -43,7 +43,6 @@ from sepcbench.specs import (
     RpnSpec,
     SepcSpec,
     SingleLevelSpec,
-    TimmSpec,
     TinySpec,
     TowerSpec,
     VariantSpec,
@@ -115,18 +114,12 @@ def _on_c4(head: RpnSpec | RcnnSpec) -> RpnSpec | RcnnSpec:
     return head if isinstance(head, RpnSpec) else replace(head, box_head="conv5", pool_size=14)
 
 
-def _without_c5(backbone: BackboneSpec) -> BackboneSpec:
-    if isinstance(backbone, TimmSpec):
-        raise UsageError("a C4 baseline needs a ResNet: its head is the last stage of one")
-    return replace(backbone, last_stage=4)
-
-
 # The ablations of the FPN paper's Tables 1 to 3, and what goes after an FPN
 _TWO_STAGE: dict[str, _Neck] = {
     **_FUSIONS,
     "pconv": _Neck(lambda fpn: (fpn, PconvSpec(branches="none"))),
     "pconv_ibn": _Neck(lambda fpn: (fpn, PconvSpec(branches="none", norm="integrated"))),
-    "c4": _Neck(lambda fpn: (SingleLevelSpec(4),), _on_c4, _without_c5),
+    "c4": _Neck(lambda fpn: (SingleLevelSpec(4),), _on_c4, lambda body: body.without_c5()),
     "c5": _Neck(
         lambda fpn: (SingleLevelSpec(5),),
         _with_rpn(channels=512, scales=(1.0, 2.0, 4.0, 8.0, 16.0)),
@@ -263,7 +256,7 @@ def _listed() -> tuple[str, ...]:
         for backbone in made.listed
         for neck in made.necks
     ]
-    others = [f"{d}_{b}_fpn" for d in ("retinanet", "faster_rcnn") for b in BACKBONES]
+    others = [f"{d}_{b}_fpn" for d in ("retinanet", "faster_rcnn") for b in NAMED_BACKBONES]
     rivals = [f"{d}_hrnet_w32_hrfpn" for d in ("freeanchor", "faster_rcnn")]
     return tuple(dict.fromkeys([*names, *others, *rivals, *_OTHERS]))
 
@@ -271,9 +264,10 @@ def _listed() -> tuple[str, ...]:
 def _parse(name: str) -> tuple[str, str, str] | None:
     """The detector, backbone and neck that a name is put together from."""
     for detector, made in DETECTORS.items():
-        for neck in made.necks:
+        # the longest first: `x_nas_fpn` of timm is `x` with `nas_fpn`, not `x_nas` with `fpn`
+        for neck in sorted(made.necks, key=len, reverse=True):
             backbone = name.removeprefix(f"{detector}_").removesuffix(f"_{neck}")
-            known = backbone in BACKBONES or backbone.startswith(TIMM)
+            known = backbone in NAMED_BACKBONES or backbone.startswith(TIMM)
             if known and name == f"{detector}_{backbone}_{neck}":
                 return detector, backbone, neck
     return None

@@ -6,8 +6,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from sepcbench.backbones.modes import hold_statistics
 from sepcbench.ops.deformable import DeformableConv
+from sepcbench.ops.modes import hold_statistics
 from sepcbench.ops.pyramid import Pyramid
 from sepcbench.specs import ResNetSpec
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sepcbench.backbones.modes import hold_statistics
 from sepcbench.errors import UsageError, unknown
+from sepcbench.ops.modes import hold_statistics
 from sepcbench.ops.pyramid import Pyramid
 from sepcbench.specs import TimmSpec
 
@@ -66,8 +66,8 @@ class TimmFeatures(nn.Module):
             return list(self.net(images))
         except (RuntimeError, AssertionError) as error:
             height, width = (int(side) for side in images.shape[2:])
-            if isinstance(error, RuntimeError) and height % 32 == width % 32 == 0:
-                raise
+            if _takes(self.spec, height, width):
+                raise  # memory, types, devices
             raise UsageError(
                 f"backbone 'timm:{self.spec.model}' takes no images of {height}x{width}; most "
                 f"models need sides that are multiples of 32 ({' '.join(str(error).split())})"
@@ -122,6 +122,18 @@ def _create(spec: TimmSpec, **options: Any) -> nn.Module:
     except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"backbone 'timm:{spec.model}' gives no feature maps: {reason}") from error
+
+
+def _takes(spec: TimmSpec, height: int, width: int) -> bool:
+    """Whether the model runs on images of this size where there is no memory to run out of."""
+    with torch.device("meta"), torch.no_grad():
+        try:
+            _create(spec).eval()(torch.empty(1, 3, height, width))
+        except NotImplementedError:  # an operator without shapes alone: not known
+            return True
+        except (RuntimeError, AssertionError):
+            return False
+    return True
 
 
 def _timm() -> Any:

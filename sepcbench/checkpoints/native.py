@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from sepcbench.detectors import Detector
 from sepcbench.errors import CheckpointError, UsageError
 from sepcbench.records import Training
 from sepcbench.specs import VariantSpec
+from sepcbench.whole_files import write_whole
 
 KEY = "sepcbench"
 SCHEMA = 1
@@ -57,13 +57,10 @@ def save(
     }
     # one key: safetensors writes several in any order, and the same weights give the same file
     content = safetensors.torch.save(state, {KEY: json.dumps(description)})
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        os.replace(part, path)
+        write_whole(path, content)
     except OSError as error:
-        part.unlink(missing_ok=True) if part.parent.is_dir() else None
         raise CheckpointError(f"cannot write checkpoint '{path}': {error.strerror}") from None
 
 
@@ -95,7 +92,7 @@ def read(path: Path) -> Saved:
         training = description["training"]
         training = training and codec.decode(Training, training, "training")
         state = safetensors.torch.load_file(path)
-    except (UsageError, KeyError, TypeError, ValueError) as error:
+    except (UsageError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"checkpoint '{path}': its description is damaged: {error}") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"checkpoint '{path}' is damaged: {error}") from None
@@ -170,9 +167,24 @@ def _parse_header(text: bytes) -> dict[str, Any]:
     """The header's JSON object, or an empty one where it is none."""
     try:
         header = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return header if isinstance(header, dict) else {}
+    return header if isinstance(header, dict) and _sound(header) else {}
+
+
+def _sound(header: dict[str, Any]) -> bool:
+    """Whether the metadata are texts, and each tensor says where it lies."""
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        return False
+    return all(
+        isinstance(value, dict)
+        and isinstance(value.get("data_offsets"), list)
+        and len(value["data_offsets"]) == 2
+        and all(type(offset) is int for offset in value["data_offsets"])
+        for key, value in header.items()
+        if key != "__metadata__"
+    )
 
 
 def _end(header: dict[str, Any]) -> int:

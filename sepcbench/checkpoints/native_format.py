@@ -22,7 +22,7 @@ def _recognise(contents: Contents) -> tuple[Reason, ...]:
 def _description(contents: Contents) -> dict[str, Any]:
     try:
         return dict(json.loads(contents.about[native.KEY]))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise _damaged(contents, error) from None
 
 
@@ -40,7 +40,10 @@ def _damaged(contents: Contents, error: Exception) -> CheckpointError:
 
 
 def _classes(contents: Contents, count: int) -> tuple[str, ...]:
-    return tuple(str(name) for name in _description(contents).get("classes", ()))
+    names = _description(contents).get("classes", [])
+    if not isinstance(names, list):
+        raise _damaged(contents, ValueError("'classes' is no list"))
+    return tuple(str(name) for name in names)
 
 
 FORMAT = Format(

@@ -79,13 +79,16 @@ def invariance(
     if plot is not None and not plot.resolve().parent.is_dir():
         raise UsageError(f"--plot '{plot}': there is no such folder")
     from sepcbench.measures import invariance as measures
+    from sepcbench.necks.lengthening import lengthened
 
     detector = _detector(variant, checkpoint, sets, trust, seed)
     pixels = _image(detector, image, size, seed, gaussian)
     with options.progress_bar(f"invariance {variant}", announce=True):
         if gaussian:
             drawn = seed if checkpoint is None else None
-            found = measures.on_gaussian(detector, pixels, seed=drawn, device=device, border=border)
+            found = measures.on_gaussian(
+                detector, pixels, lengthened, seed=drawn, device=device, border=border
+            )
         else:
             found = measures.on_network(detector, pixels, device=device, border=border)
     about = _about(found, checkpoint, image)

@@ -10,7 +10,7 @@ import typer
 from sepcbench import specs, suites
 from sepcbench.cli import options
 from sepcbench.codec import encode
-from sepcbench.named_backbones import BACKBONES, TIMM
+from sepcbench.named_backbones import NAMED_BACKBONES, TIMM
 from sepcbench.report.table import Table
 from sepcbench.variants import DETECTORS, VARIANTS
 
@@ -51,7 +51,7 @@ def _detector_rows() -> list[tuple[str, str]]:
 
 
 def _backbone_rows() -> list[tuple[str, str]]:
-    named = [(name, _describe(spec)) for name, spec in BACKBONES.items()]
+    named = [(name, _describe(spec)) for name, spec in NAMED_BACKBONES.items()]
     return [*named, (f"{TIMM}NAME", "any features_only backbone of timm, with maps to stride 32")]
 
 
@@ -63,23 +63,7 @@ def _describe(spec: specs.BackboneSpec) -> str:
 
 
 def _parts(spec: specs.VariantSpec) -> list[str]:
-    body = spec.backbone
-    size = getattr(body, "depth", "") or getattr(body, "model", "")
-    deform = getattr(body, "deform", "none")
-    backbone = " ".join(filter(None, (body.TYPE, str(size), "" if deform == "none" else "DCN")))
-    head = f"{spec.head.TYPE} head"
-    return [backbone, *map(_neck, spec.necks), f"deformable {head}" if _deformed(spec) else head]
-
-
-def _deformed(spec: specs.VariantSpec) -> bool:
-    return getattr(spec.head, "deform", False)
-
-
-def _neck(neck: specs.NeckSpec) -> str:
-    """A neck's type with what tells it from its kin."""
-    marks = [getattr(neck, name, "none") for name in ("deform", "norm")]
-    told = ", ".join(mark for mark in marks if mark != "none")
-    return f"{neck.TYPE} ({told})" if told else neck.TYPE
+    return [part.label for part in (spec.backbone, *spec.necks, spec.head)]
 
 
 LISTS: dict[str, Callable[[], list[tuple[str, str]]]] = {

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sepcbench.heads.dense import DenseHead, prediction, prior_bias
 from sepcbench.heads.outputs import LevelOutput
-from sepcbench.ops.anchors import cell_anchors, grid_anchors, grid_step, octave_sizes
+from sepcbench.ops.anchors import octave_sizes, pyramid_anchors
 from sepcbench.specs import AnchorHeadSpec, Conventions
 
 
@@ -48,10 +48,9 @@ class AnchorHead(DenseHead):
             padded: (height, width) of the padded batch, in pixels.
         """
         how, spec = self.conventions, self.spec
-        grids = []
-        for output, stride in zip(outputs, self.strides, strict=True):
-            size = (output.cls.shape[2], output.cls.shape[3])
-            sizes = octave_sizes(stride, spec.base_scale, spec.scales_per_octave, how)
-            cell = cell_anchors(stride, sizes, spec.ratios, how).to(output.cls.device)
-            grids.append(grid_anchors(cell, size, grid_step(stride, size, padded, how)))
-        return grids
+        sizes = [
+            octave_sizes(stride, spec.base_scale, spec.scales_per_octave, how)
+            for stride in self.strides
+        ]
+        maps = [output.cls for output in outputs]
+        return pyramid_anchors(maps, self.strides, sizes, spec.ratios, padded, how)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck
 
+from sepcbench.ops.modes import hold_statistics
 from sepcbench.specs import RcnnSpec
 
 
@@ -64,9 +65,7 @@ class Conv5(nn.Module):
     def train(self, mode: bool = True) -> Conv5:
         """Set the mode; BN stays in eval mode."""
         super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        hold_statistics([self])
         return self
 
 

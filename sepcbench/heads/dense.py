@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +38,11 @@ class DenseHead(nn.Module, ABC):
         conventions: of priors, boxes and selection.
 
     Attributes:
+        towers: the names of the modules that are conv towers.
         width: channels of what the towers give.
     """
+
+    towers: ClassVar[tuple[str, ...]] = ("cls_tower", "box_tower")
 
     def __init__(
         self,
@@ -64,6 +68,10 @@ class DenseHead(nn.Module, ABC):
         pair = as_pair(pyramid)
         towers = zip(self.cls_tower(pair.cls), self.box_tower(pair.loc), strict=True)
         return [self.predict(level, cls, box) for level, (cls, box) in enumerate(towers)]
+
+    def repeats(self) -> dict[str, int]:
+        """Per-RoI modules: none in one stage."""
+        return {}
 
     @abstractmethod
     def predict(self, level: int, cls: Tensor, box: Tensor) -> LevelOutput:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sepcbench.heads.dense import DenseHead, prediction, prior_bias
 from sepcbench.heads.outputs import LevelOutput
-from sepcbench.ops.anchors import grid_points, grid_step
+from sepcbench.ops.anchors import pyramid_points
 from sepcbench.ops.boxes import decode_distances
 from sepcbench.specs import Conventions, FcosSpec
 
@@ -53,12 +53,8 @@ class FcosHead(DenseHead):
         return LevelOutput(self.cls_pred(cls), distances, centred)
 
     def priors(self, outputs: Sequence[LevelOutput], padded: tuple[int, int]) -> list[Tensor]:
-        how, grids = self.conventions, []
-        for output, stride in zip(outputs, self.strides, strict=True):
-            size = (output.cls.shape[2], output.cls.shape[3])
-            points = grid_points(stride, size, grid_step(stride, size, padded, how), how)
-            grids.append(points.to(output.cls.device))
-        return grids
+        maps = [output.cls for output in outputs]
+        return pyramid_points(maps, self.strides, padded, self.conventions)
 
     def boxes(self, priors: Tensor, values: Tensor) -> Tensor:
         return decode_distances(priors, values)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,12 @@ class RcnnHead(nn.Module):
         num_classes: K, without background.
         strides: one per level, in pixels. RoIs are read from those up to 32, or the only one.
         conventions: of anchors, boxes, RoIs and selection.
+
+    Attributes:
+        towers: the names of the modules that are conv towers: none.
     """
+
+    towers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -95,16 +100,23 @@ class RcnnHead(nn.Module):
         self, pyramid: Pyramid, rpn: list[LevelOutput] | None, scene: Scene
     ) -> RoiOutput:
         """The box head's predictions for every proposal, from the maps of the first stage."""
-        proposals = self.proposals(rpn, scene, pyramid[0].device)
+        # which level a box is read from needs its values, also where maps are only shapes
+        device = None if pyramid[0].is_meta else pyramid[0].device
+        proposals = self.proposals(rpn, scene, device)
         cls, box = self.box_head(self.pool(pyramid, proposals, self.spec.pool_size))
         return RoiOutput(pyramid, rpn, proposals, cls, box, self.conventions)
 
     def proposals(
         self, rpn: Sequence[LevelOutput] | None, scene: Scene, device: torch.device | None = None
     ) -> list[Tensor]:
-        """The boxes (r_i, 4) of each image to look at, in resized pixels."""
+        """The boxes (r_i, 4) of each image to look at, in resized pixels, on `device`.
+
+        Raises:
+            UsageError: the proposals given are not of as many images as there are.
+        """
         if scene.proposals is not None:
-            return list(scene.proposals)
+            _check_given(scene)
+            return [boxes.to(device) for boxes in scene.proposals]
         if self.rpn is not None and rpn is not None:
             return [found.boxes for found in self.rpn.propose(rpn, scene, self.conventions)]
         return [fixed_boxes(scene.padded, FIXED_BOXES).to(device) for _ in scene.sizes]
@@ -167,6 +179,8 @@ class RcnnHead(nn.Module):
     def _with_masks(
         self, outputs: RoiOutput, found: list[Detections], factors: Sequence[Scale]
     ) -> list[Detections]:
+        if not found:
+            return []
         boxes = [
             image.boxes * divisor_of(factor, image.boxes) for image, factor in zip(found, factors)
         ]
@@ -207,6 +221,15 @@ class RcnnHead(nn.Module):
     def _unpadded(self, pyramid: Pyramid) -> Scene:
         height, width = (int(side) * self.strides[0] for side in pyramid[0].shape[2:])
         return Scene((height, width), [(height, width)] * int(pyramid[0].shape[0]))
+
+
+def _check_given(scene: Scene) -> None:
+    given, images = len(scene.proposals or ()), len(scene.sizes)
+    if given != images:
+        raise UsageError(
+            f"there are proposals of {given} images for a batch of {images}; give one (r, 4) "
+            "tensor per image"
+        )
 
 
 def fixed_boxes(size: tuple[int, int], count: int) -> Tensor:

@@ -13,13 +13,12 @@ from math import isqrt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import deform_conv2d
 
 from sepcbench.heads.dense import DenseHead, Scale, prior_bias
 from sepcbench.heads.outputs import Detections, LevelOutput
-from sepcbench.ops.anchors import grid_points, grid_step
+from sepcbench.ops.anchors import pyramid_points
 from sepcbench.ops.convs import init_tower_conv
-from sepcbench.ops.sampling import sampled_conv2d
+from sepcbench.ops.deformable import deformed
 from sepcbench.specs import Conventions, RepPointsSpec
 
 _PUBLISHED_CHANNELS = 256
@@ -72,12 +71,8 @@ class RepPointsHead(DenseHead):
 
     def priors(self, outputs: Sequence[LevelOutput], padded: tuple[int, int]) -> list[Tensor]:
         """The points (H*W, 2) of the cells: as anchors, the first one is at 0."""
-        how, grids = replace(self.conventions, point_offset="zero"), []
-        for output, stride in zip(outputs, self.strides, strict=True):
-            size = (output.cls.shape[2], output.cls.shape[3])
-            points = grid_points(stride, size, grid_step(stride, size, padded, how), how)
-            grids.append(points.to(output.cls.device))
-        return grids
+        how = replace(self.conventions, point_offset="zero")
+        return pyramid_points([output.cls for output in outputs], self.strides, padded, how)
 
     def point_boxes(self, points: Tensor, level: int) -> Tensor:
         """Boxes (N, 4, H, W) in pixels from the priors, of points (N, 2 * points, H, W)."""
@@ -115,10 +110,7 @@ class PointConv(nn.Conv2d):
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:  # type: ignore[override]
         """Convolve (N, C, H, W) with offsets (N, 2 * side * side, H, W) of the taps."""
-        # torchvision's backward is a scalar loop on a CPU
-        training = self.training and torch.is_grad_enabled() and x.device.type == "cpu"
-        convolve = sampled_conv2d if training else deform_conv2d
-        return convolve(x, offset, self.weight, None, self.stride, self.padding)  # type: ignore
+        return deformed(self, x, offset)
 
 
 def points_to_boxes(points: Tensor, moments: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from sepcbench.errors import UsageError
 from sepcbench.heads.dense import Scale, divisor_of
 from sepcbench.heads.outputs import Detections, LevelOutput, Scene, cells_first
-from sepcbench.ops.anchors import cell_anchors, grid_anchors, grid_step
+from sepcbench.ops.anchors import pyramid_anchors
 from sepcbench.ops.boxes import centres_and_sizes, clip, decode
 from sepcbench.ops.convs import init_tower_conv
 from sepcbench.ops.nms import batched_nms
@@ -32,7 +33,12 @@ class RpnHead(nn.Module):
         num_classes: not used.
         strides: one per level, in pixels.
         conventions: of anchors, boxes and NMS.
+
+    Attributes:
+        towers: the names of the modules that are conv towers: none.
     """
+
+    towers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -55,6 +61,10 @@ class RpnHead(nn.Module):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
+    def repeats(self) -> dict[str, int]:
+        """Per-RoI modules: none without a second stage."""
+        return {}
+
     def forward(self, pyramid: Pyramid, scene: Scene | None = None) -> list[LevelOutput]:
         """Predict (N, A, H, W) logits and (N, A*4, H, W) deltas of every level."""
         hidden = [F.relu(self.conv(level)) for level in pyramid]
@@ -64,13 +74,9 @@ class RpnHead(nn.Module):
         self, outputs: Sequence[LevelOutput], padded: tuple[int, int], how: Conventions
     ) -> list[Tensor]:
         """The anchors of every level, (H*W*A, 4) in the order of `cells_first`."""
-        grids = []
-        for output, stride in zip(outputs, self.strides, strict=True):
-            size = (output.cls.shape[2], output.cls.shape[3])
-            sizes = [scale * stride for scale in self.spec.scales]
-            cell = cell_anchors(stride, sizes, self.spec.ratios, how).to(output.cls.device)
-            grids.append(grid_anchors(cell, size, grid_step(stride, size, padded, how)))
-        return grids
+        sizes = [[scale * stride for scale in self.spec.scales] for stride in self.strides]
+        maps = [output.cls for output in outputs]
+        return pyramid_anchors(maps, self.strides, sizes, self.spec.ratios, padded, how)
 
     @torch.no_grad()
     def propose(

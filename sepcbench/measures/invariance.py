@@ -7,7 +7,7 @@ pyramid the two inputs of a PConv are equal, and so are its outputs. Real featur
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,12 +25,17 @@ from sepcbench.measures.agreement import (
     inner,
     level_correlations,
 )
-from sepcbench.necks import NECKS
 from sepcbench.ops.gaussian import gaussian_pyramid, shrink
 from sepcbench.ops.pyramid import Pyramid, PyramidPair
-from sepcbench.specs import VariantSpec
+from sepcbench.specs import NeckSpec, VariantSpec
 
 BORDER = 2  # cells at each side that are left out, where so many are there
+
+Lengthen = Callable[
+    [Sequence[NeckSpec], Iterable[nn.Module], tuple[int, ...], int | None], nn.ModuleList
+]
+"""Builds a chain of necks for more levels: from its specs, itself, the channels of the levels, and
+a seed to draw its kernels by, or None to keep them."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +103,16 @@ def on_network(
     """Compare through the detector's own backbone and necks.
 
     Args:
-        detector: put in eval mode and moved to `device`.
+        detector: moved to `device`; in eval mode while it runs.
         image: (1, 3, H, W), normalised; sides such that the half-size image fits the backbone.
         device: where to run.
         border: cells to leave out at each side.
     """
-    detector.to(device).eval()
+    detector.to(device)
     first = _first_pconv(detector.spec)
     image = image.to(device)
-    stages = [_through(detector, x, first) for x in (image, shrink(image))]
+    with _evaluating(detector):
+        stages = [_through(detector, x, first) for x in (image, shrink(image))]
     return _summary(detector.spec, "network", image, stages, detector.spec.levels, border)
 
 
@@ -114,6 +120,7 @@ def on_network(
 def on_gaussian(
     detector: Detector,
     image: Tensor,
+    lengthen: Lengthen,
     *,
     seed: int | None = None,
     device: str = "cpu",
@@ -126,8 +133,9 @@ def on_gaussian(
     its ends, where PConvs leave out a term, are out of reach of the levels in the middle.
 
     Args:
-        detector: put in eval mode and moved to `device`.
+        detector: only read: what runs is a longer copy of its PConvs.
         image: (1, 3, H, W), normalised.
+        lengthen: makes that copy; `necks.lengthening.lengthened`.
         seed: draw the kernels of the PConvs; None keeps the detector's.
         device: where to run.
         border: cells to leave out at each side.
@@ -145,7 +153,8 @@ def on_gaussian(
     reach, (finest, *_, coarsest) = _reach(spec), spec.levels
     levels = tuple(range(max(0, finest - reach), coarsest + reach + 1))
     channels: int = detector.necks[first - 1].out_channels[0] if first else 3  # type: ignore
-    necks = _longer(detector, first, (channels,) * len(levels), seed).to(device)
+    given: Any = detector.necks[first:]
+    necks = lengthen(spec.necks[first:], given, (channels,) * len(levels), seed).to(device)
     spread = torch.randn(channels, 3, 1, 1, generator=torch.Generator().manual_seed(seed or 0))
     lifted = F.conv2d(image, spread).to(device)
     stages = []
@@ -158,15 +167,26 @@ def on_gaussian(
 # --- running -------------------------------------------------------------------------------
 
 
+@contextmanager
+def _evaluating(detector: nn.Module) -> Iterator[None]:
+    """Eval mode inside, and afterwards the mode from before."""
+    training = detector.training
+    detector.eval()
+    try:
+        yield
+    finally:
+        detector.train(training)
+
+
 def _first_pconv(spec: VariantSpec) -> int | None:
     """The index of the first neck with kernels across scales."""
-    found = (i for i, neck in enumerate(spec.necks) if hasattr(neck, "scale_reach"))
+    found = (i for i, neck in enumerate(spec.necks) if neck.scale_reach is not None)
     return next(found, None)
 
 
 def _reach(spec: VariantSpec) -> int:
     """How many levels up and down the PConvs read altogether."""
-    return sum(getattr(neck, "scale_reach", 0) for neck in spec.necks)
+    return sum(neck.scale_reach or 0 for neck in spec.necks)
 
 
 def _through(detector: Detector, images: Tensor, first: int | None) -> Stages:
@@ -210,40 +230,6 @@ def _plain_kernels(necks: nn.ModuleList) -> Iterator[None]:
     finally:
         for module, level in zip(deformable, before):
             module.deform_from = level
-
-
-def _longer(
-    detector: Detector, first: int, channels: tuple[int, ...], seed: int | None
-) -> nn.ModuleList:
-    """The detector's necks from the first PConv on, built for more levels."""
-    necks = nn.ModuleList()
-    for spec, given in zip(detector.spec.necks[first:], detector.necks[first:]):
-        neck = NECKS[type(spec)](spec, channels)
-        channels = neck.out_channels  # type: ignore[assignment]
-        if seed is None:
-            _copy(given.state_dict(), neck, spec.TYPE)
-        else:
-            _draw(neck, seed)
-        necks.append(neck.eval())
-    return necks
-
-
-def _copy(state: Mapping[str, Tensor], neck: nn.Module, name: str) -> None:
-    if set(state) != set(neck.state_dict()):
-        raise UsageError(
-            f"neck '{name}' has parameters for each level, which a longer pyramid has more of; "
-            "leave out --checkpoint"
-        )
-    neck.load_state_dict(state)
-
-
-def _draw(neck: nn.Module, seed: int) -> None:
-    """Random kernels, also where training starts with zeros; offsets of about a cell."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in neck.modules():
-        if isinstance(module, nn.Conv2d):
-            std = module.weight[0].numel() ** -0.5
-            nn.init.normal_(module.weight, std=std, generator=generator)
 
 
 # --- comparing -----------------------------------------------------------------------------

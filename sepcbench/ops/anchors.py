@@ -64,7 +64,11 @@ def grid_anchors(cell: Tensor, size: tuple[int, int], step: tuple[int, int]) -> 
 
 
 def grid_points(
-    stride: int, size: tuple[int, int], step: tuple[int, int], how: Conventions
+    stride: int,
+    size: tuple[int, int],
+    step: tuple[int, int],
+    how: Conventions,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Lay one point per cell over a map.
 
@@ -73,13 +77,14 @@ def grid_points(
         size: (height, width) of the map, in cells.
         step: (vertical, horizontal) step of the grid, in pixels.
         how: field `point_offset`.
+        device: of the points; by default torch's own.
 
     Returns:
         (height * width, 2) as (x, y), by row and column.
     """
     offset = {"half": stride / 2, "half_floor": stride // 2, "zero": 0}[how.point_offset]
-    y = torch.arange(size[0], dtype=torch.float32) * step[0] + offset
-    x = torch.arange(size[1], dtype=torch.float32) * step[1] + offset
+    y = torch.arange(size[0], dtype=torch.float32, device=device) * step[0] + offset
+    x = torch.arange(size[1], dtype=torch.float32, device=device) * step[1] + offset
     y, x = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 
@@ -91,3 +96,54 @@ def grid_step(
     if how.anchor_step == "stride":
         return stride, stride
     return padded[0] // size[0], padded[1] // size[1]
+
+
+def pyramid_anchors(
+    maps: Sequence[Tensor],
+    strides: Sequence[int],
+    sizes: Sequence[Sequence[float]],
+    ratios: Sequence[float],
+    padded: tuple[int, int],
+    how: Conventions,
+) -> list[Tensor]:
+    """Lay anchors over every level of a pyramid.
+
+    Args:
+        maps: (N, C, H, W) of each level, for its size and device.
+        strides: of the levels, in pixels.
+        sizes: of the anchors of each level, in pixels, as in `cell_anchors`.
+        ratios: height / width.
+        padded: (height, width) of the padded batch, in pixels.
+        how: as in `cell_anchors` and `grid_step`.
+
+    Returns:
+        (H * W * ratios * sizes, 4) of each level, in the order of `grid_anchors`.
+    """
+    grids = []
+    for x, stride, of_level in zip(maps, strides, sizes, strict=True):
+        size = (x.shape[2], x.shape[3])
+        cell = cell_anchors(stride, of_level, ratios, how).to(x.device)
+        grids.append(grid_anchors(cell, size, grid_step(stride, size, padded, how)))
+    return grids
+
+
+def pyramid_points(
+    maps: Sequence[Tensor], strides: Sequence[int], padded: tuple[int, int], how: Conventions
+) -> list[Tensor]:
+    """Lay one point per cell over every level of a pyramid.
+
+    Args:
+        maps: (N, C, H, W) of each level, for its size and device.
+        strides: of the levels, in pixels.
+        padded: (height, width) of the padded batch, in pixels.
+        how: as in `grid_points` and `grid_step`.
+
+    Returns:
+        (H * W, 2) of each level, in the order of `grid_points`.
+    """
+    grids = []
+    for x, stride in zip(maps, strides, strict=True):
+        size = (x.shape[2], x.shape[3])
+        step = grid_step(stride, size, padded, how)
+        grids.append(grid_points(stride, size, step, how, x.device))
+    return grids

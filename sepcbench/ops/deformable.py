@@ -14,7 +14,8 @@ from sepcbench.ops.sampling import sampled_conv2d
 def deformed(conv: nn.Conv2d, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
     """Apply a conv with its taps moved.
 
-    On a CPU in training by `sampled_conv2d`: torchvision's backward there is a scalar loop.
+    On a CPU in training by `sampled_conv2d`: torchvision's backward there is a scalar loop. In
+    bfloat16, which torchvision's has not, computed in float32 and given back in bfloat16.
 
     Args:
         conv: its weights, stride and padding.
@@ -24,8 +25,12 @@ def deformed(conv: nn.Conv2d, x: Tensor, offset: Tensor, mask: Tensor | None = N
     """
     sides: Any = (conv.stride, conv.padding)
     training = conv.training and torch.is_grad_enabled() and x.device.type == "cpu"
-    convolve = sampled_conv2d if training else deform_conv2d
-    return convolve(x, offset, conv.weight, conv.bias, *sides, mask=mask)  # type: ignore
+    convolve: Any = sampled_conv2d if training else deform_conv2d
+    tensors = (x, offset, conv.weight, conv.bias, mask)
+    if x.dtype == torch.bfloat16:
+        tensors = tuple(None if one is None else one.float() for one in tensors)  # type: ignore
+    *inputs, mask = tensors
+    return convolve(*inputs, *sides, mask=mask).to(x.dtype)  # type: ignore[no-any-return]
 
 
 class DeformableConv(nn.Conv2d):

@@ -28,6 +28,7 @@ from sepcbench.specs.names import CostConvention as CostConvention
 from sepcbench.specs.names import Dtype as Dtype
 from sepcbench.specs.names import EngineName as EngineName
 from sepcbench.specs.names import MeasureName as MeasureName
+from sepcbench.specs.names import Need as Need
 from sepcbench.specs.names import Norm as Norm
 from sepcbench.specs.names import Scope as Scope
 from sepcbench.specs.necks import BfpSpec as BfpSpec
@@ -40,6 +41,9 @@ from sepcbench.specs.necks import PafpnSpec as PafpnSpec
 from sepcbench.specs.necks import PconvSpec as PconvSpec
 from sepcbench.specs.necks import SepcSpec as SepcSpec
 from sepcbench.specs.necks import SingleLevelSpec as SingleLevelSpec
+from sepcbench.specs.parts import AnyBackbone as AnyBackbone
+from sepcbench.specs.parts import AnyHead as AnyHead
+from sepcbench.specs.parts import AnyNeck as AnyNeck
 from sepcbench.specs.recipes import Protocol as Protocol
 from sepcbench.specs.recipes import Recipe as Recipe
 from sepcbench.specs.two_stage import MaskSpec as MaskSpec

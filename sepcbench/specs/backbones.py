@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 from sepcbench.errors import require
+from sepcbench.specs.parts import AnyBackbone
 
 Deform = Literal["none", "v1", "v2"]
 """Deformable convs in stages 3 to 5: none, offsets only (DCN), offsets and modulation (DCNv2)."""
 
 
 @dataclass(frozen=True)
-class ResNetSpec:
+class ResNetSpec(AnyBackbone):
     """ResNet or ResNeXt C2..C5 (strides 4, 8, 16, 32), torchvision's layers.
 
     `frozen_stages=1` freezes the stem and the first stage; BN is in eval mode while training
@@ -43,9 +44,29 @@ class ResNetSpec:
         plain = self.depth >= 50 or (self.groups == 1 and self.deform == "none")
         require(plain, "groups and deform need the bottlenecks of depth 50 or more")
 
+    @property
+    def label(self) -> str:
+        """Its depth, and whether it is deformable."""
+        return _with_deform(f"{self.TYPE} {self.depth}", self.deform)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Without C5 if `last_stage` says so."""
+        return tuple(range(2, self.last_stage + 1))
+
+    @property
+    def plain_last_stage(self) -> bool:
+        """Not with groups, deformed, or with a BN or strides of its own."""
+        free = replace(self, depth=50, frozen_stages=1, last_stage=5)
+        return self.depth >= 50 and self.frozen_stages <= 3 and free == ResNetSpec()
+
+    def without_c5(self) -> Self:
+        """The same without its last stage."""
+        return replace(self, last_stage=4)
+
 
 @dataclass(frozen=True)
-class TinySpec:
+class TinySpec(AnyBackbone):
     """A plain conv backbone of about 0.4 M parameters, C2..C5, for tests and the demo."""
 
     TYPE: ClassVar[str] = "tiny"
@@ -56,9 +77,28 @@ class TinySpec:
     def __post_init__(self) -> None:
         require(min(self.channels) >= 8, "channels of the tiny backbone are at least 8 each")
 
+    @property
+    def label(self) -> str:
+        """Whether it is deformable."""
+        return _with_deform(self.TYPE, self.deform)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Without C5 if `last_stage` says so."""
+        return tuple(range(2, self.last_stage + 1))
+
+    @property
+    def plain_last_stage(self) -> bool:
+        """A C4 baseline on it has ResNet's stage; it has no deformable one."""
+        return self.deform == "none"
+
+    def without_c5(self) -> Self:
+        """The same without its last stage."""
+        return replace(self, last_stage=4)
+
 
 @dataclass(frozen=True)
-class TimmSpec:
+class TimmSpec(AnyBackbone):
     """Any `features_only` backbone of timm, by its name there.
 
     Its channels and strides are read off the model; it must have maps of strides 8, 16 and 32, and
@@ -71,6 +111,15 @@ class TimmSpec:
 
     def __post_init__(self) -> None:
         require(bool(self.model), "model is the name of a timm model")
+
+    @property
+    def label(self) -> str:
+        """The name of the model."""
+        return f"{self.TYPE} {self.model}"
+
+
+def _with_deform(label: str, deform: Deform) -> str:
+    return label if deform == "none" else f"{label} DCN"
 
 
 BackboneSpec = ResNetSpec | TinySpec | TimmSpec

@@ -7,11 +7,12 @@ from typing import ClassVar, Literal
 
 from sepcbench.errors import require
 from sepcbench.specs.names import Norm
+from sepcbench.specs.parts import AnyHead
 from sepcbench.specs.two_stage import RcnnSpec, RpnSpec
 
 
 @dataclass(frozen=True)
-class TowerSpec:
+class TowerSpec(AnyHead):
     """What one-stage heads share: `depth` convs per branch, then the predictions.
 
     `depth=0` leaves the convs to the neck, as PConv and SEPC do; `tower_bias=False` leaves their
@@ -30,6 +31,21 @@ class TowerSpec:
     def __post_init__(self) -> None:
         require(self.depth >= 0, "depth is 0 (no convs) or more")
         require(0 < self.prior < 1, "prior is a probability between 0 and 1")
+
+    @property
+    def label(self) -> str:
+        """Whether its towers are deformable."""
+        return f"deformable {super().label}" if self.deform else super().label
+
+    @property
+    def one_stage(self) -> bool:
+        """All that have towers are."""
+        return True
+
+    @property
+    def reads_pairs(self) -> bool:
+        """A pyramid for each tower."""
+        return True
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from sepcbench.errors import require
 from sepcbench.specs.names import Norm
+from sepcbench.specs.parts import AnyNeck
 
 ExtraLevels = Literal["pool", "conv_c5", "conv_p5"]
 
@@ -17,8 +18,14 @@ def _check_levels(first_level: int, last_level: int, channels: int) -> None:
     require(channels >= 1, "channels is at least 1")
 
 
+def _marked(label: str, *marks: str) -> str:
+    """A neck's type with what tells it from its kin."""
+    told = ", ".join(mark for mark in marks if mark != "none")
+    return f"{label} ({told})" if told else label
+
+
 @dataclass(frozen=True)
-class FpnSpec:
+class FpnSpec(AnyNeck):
     """Feature pyramid network (arXiv 1612.03144, section 3).
 
     Levels above P5 come from stride-2 pooling of P5 (`pool`: P6 of Faster R-CNN) or from stride-2
@@ -51,7 +58,7 @@ class FpnSpec:
 
 
 @dataclass(frozen=True)
-class PafpnSpec:
+class PafpnSpec(AnyNeck):
     """Path aggregation FPN (PANet, arXiv 1803.01534): FPN and a bottom-up path after it."""
 
     TYPE: ClassVar[str] = "pafpn"
@@ -71,7 +78,7 @@ class PafpnSpec:
 
 
 @dataclass(frozen=True)
-class PconvSpec:
+class PconvSpec(AnyNeck):
     """A tower of pyramid convolutions (PConv, arXiv 2005.03101, section 3.1).
 
     `combined` is figure 5b: both branches share `depth` PConvs and get one extra 3x3 conv
@@ -97,18 +104,23 @@ class PconvSpec:
         require(self.channels >= 1, "channels is at least 1")
 
     @property
+    def label(self) -> str:
+        """With its norm."""
+        return _marked(self.TYPE, self.norm)
+
+    @property
     def tower(self) -> bool:
-        """Whether it stands in for the towers of the head: gives a pyramid pair."""
+        """With branches, whether shared or not."""
         return self.branches != "none"
 
     @property
     def scale_reach(self) -> int:
-        """How many levels up and down an output can read."""
+        """A level per PConv, unless the kernels are of one level."""
         return self.depth if self.scale_kernel == 3 else 0
 
 
 @dataclass(frozen=True)
-class SepcSpec:
+class SepcSpec(AnyNeck):
     """Scale-equalizing pyramid convolution (arXiv 2005.03101, section 3.3).
 
     As the combined PConv tower, but on output levels from `deform_from` on (0 is the finest)
@@ -130,18 +142,23 @@ class SepcSpec:
         require(self.deform_from >= 0, "deform_from is a level index, 0 for the finest")
 
     @property
+    def label(self) -> str:
+        """With what is deformable, and its norm."""
+        return _marked(self.TYPE, self.deform, self.norm)
+
+    @property
     def tower(self) -> bool:
-        """Whether it stands in for the towers of the head: gives a pyramid pair."""
+        """Always."""
         return True
 
     @property
     def scale_reach(self) -> int:
-        """How many levels up and down an output can read."""
+        """A level per PConv."""
         return self.depth
 
 
 @dataclass(frozen=True)
-class SingleLevelSpec:
+class SingleLevelSpec(AnyNeck):
     """One map of the backbone as it is: the C4 and C5 baselines of the FPN paper."""
 
     TYPE: ClassVar[str] = "single_level"
@@ -154,7 +171,7 @@ class SingleLevelSpec:
 
 
 @dataclass(frozen=True)
-class NasFpnSpec:
+class NasFpnSpec(AnyNeck):
     """NAS-FPN (arXiv 1904.07392): `stack` times the found cell of seven merging cells.
 
     Five levels, P3 to P7; C3..C5 by 1x1 convs, P6 and P7 from C5 by a 1x1 conv and max pooling.
@@ -170,13 +187,18 @@ class NasFpnSpec:
         require(self.channels >= 1, "channels is at least 1")
 
     @property
+    def label(self) -> str:
+        """With its norm."""
+        return _marked(self.TYPE, self.norm)
+
+    @property
     def levels(self) -> tuple[int, ...]:
         """The pyramid levels that come out."""
         return (3, 4, 5, 6, 7)
 
 
 @dataclass(frozen=True)
-class BfpSpec:
+class BfpSpec(AnyNeck):
     """Balanced feature pyramid (Libra R-CNN, arXiv 1904.02701), after an FPN.
 
     All levels are gathered on the level with index `refine_level` (0 for the finest), averaged,
@@ -194,7 +216,7 @@ class BfpSpec:
 
 
 @dataclass(frozen=True)
-class HrfpnSpec:
+class HrfpnSpec(AnyNeck):
     """HRNet's fusion (HRNetV2p, arXiv 1904.04514): all maps on the finest, then pooled down.
 
     Reads C2..C5, puts them side by side at the size of C2, reduces them by a 1x1 conv, pools to
@@ -218,7 +240,7 @@ class HrfpnSpec:
 
 
 @dataclass(frozen=True)
-class BifpnSpec:
+class BifpnSpec(AnyNeck):
     """EfficientDet's BiFPN (arXiv 1911.09070): `stack` layers of weighted fusion both ways.
 
     Five levels, P3 to P7. Depthwise separable 3x3 convs with BN; weights of a sum are

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from sepcbench.errors import require
+from sepcbench.specs.names import Need
+from sepcbench.specs.parts import AnyHead
 
 
 @dataclass(frozen=True)
-class RpnSpec:
+class RpnSpec(AnyHead):
     """Region proposal network (arXiv 1506.01497) on a pyramid (arXiv 1612.03144, section 4.1).
 
     A 3x3 conv and two 1x1 siblings, shared by all levels. On a level of stride s, anchors have the
@@ -40,6 +42,11 @@ class RpnSpec:
         require(self.samples >= 1, "samples is at least 1")
         require(0 < self.positive_share <= 1, "positive_share is above 0 and at most 1")
 
+    @property
+    def gives_proposals(self) -> bool:
+        """Always: it knows no classes."""
+        return True
+
 
 @dataclass(frozen=True)
 class MaskSpec:
@@ -53,7 +60,7 @@ class MaskSpec:
 
 
 @dataclass(frozen=True)
-class RcnnSpec:
+class RcnnSpec(AnyHead):
     """Faster R-CNN's head: RPN, RoIAlign, box head; with `mask` Mask R-CNN's; without `rpn` Fast's.
 
     A RoI of area wh is pooled from level floor(4 + log2(sqrt(wh) / canonical_size)), bounded by
@@ -83,3 +90,20 @@ class RcnnSpec:
         require(self.pool_size >= 1, "pool_size is at least 1")
         require(self.canonical_size > 0, "canonical_size is above 0")
         require(self.samples >= 1, "samples is at least 1")
+
+    @property
+    def has_last_stage(self) -> bool:
+        """As its box head, on a C4 baseline."""
+        return self.box_head == "conv5"
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Masks for a mask head, proposals without an RPN."""
+        masks: set[Need] = set() if self.mask is None else {"masks"}
+        proposals: set[Need] = {"proposals"} if self.rpn is None else set()
+        return frozenset(masks | proposals)
+
+    @property
+    def mask_threshold(self) -> float | None:
+        """The mask head's."""
+        return None if self.mask is None else self.mask.threshold

@@ -25,14 +25,20 @@ class VariantSpec:
     def __post_init__(self) -> None:
         require(bool(self.necks), f"variant '{self.name}' has no neck")
         require(self.num_classes >= 1, "num_classes is at least 1")
+        fits = not self.head.has_last_stage or self.backbone.plain_last_stage
+        require(
+            fits,
+            f"variant '{self.name}': box head 'conv5' is the last stage of a plain ResNet; its "
+            "backbone is r50, r101, r152 or tiny, with that stage as it is there",
+        )
 
     @property
     def levels(self) -> tuple[int, ...]:
         """The pyramid levels of the head, such as (3, 4, 5, 6, 7)."""
         # of the backbone, unless a neck says which it makes of them
-        levels = tuple(range(2, getattr(self.backbone, "last_stage", 5) + 1))
+        levels = self.backbone.levels
         for neck in self.necks:
-            levels = getattr(neck, "levels", levels)
+            levels = neck.levels or levels
         return levels
 
     @property

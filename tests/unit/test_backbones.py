@@ -315,6 +315,21 @@ def test_timm_image_sizes_that_do_not_do() -> None:
         timm_backbone("hrnet_w18")(torch.rand(1, 3, 64, 72))
 
 
+@pytest.mark.parametrize("size", [(64, 64), (64, 72)])
+def test_timm_errors_that_are_not_of_the_size(size: tuple[int, int]) -> None:
+    """Memory, types, devices: resnet18d takes 64x72."""
+    backbone = timm_backbone("resnet18d").eval()
+    with pytest.raises(RuntimeError, match="type"):
+        backbone.bfloat16()(torch.rand(1, 3, *size))
+
+    def spent(_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    backbone.net.forward = spent
+    with pytest.raises(torch.OutOfMemoryError):
+        backbone(torch.rand(1, 3, *size))
+
+
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UsageError, match=r"pip install 'sepcbench\[timm\]'"):

@@ -2,10 +2,11 @@
 
 import json
 import math
+from typing import get_args
 
 import pytest
 
-from sepcbench.codec import decode, encode
+from sepcbench.codec import decode, encode, fields_of
 from sepcbench.errors import UsageError
 from sepcbench.records import Accuracy, ClaimOutcome, Environment, Published
 from sepcbench.specs import Conventions, Protocol, Recipe, VariantSpec
@@ -78,9 +79,23 @@ def test_unknown_neck_type_names_the_nearest():
         decode(VariantSpec, body)
 
 
+def test_a_type_is_checked_where_only_one_is_possible():
+    body = encode(VARIANTS["mask_rcnn_r50_fpn"])
+    body["head"]["mask"]["type"] = "banana"
+    with pytest.raises(UsageError, match=r"head\.mask: unknown type 'banana'; known: mask$"):
+        decode(VariantSpec, body)
+    del body["head"]["mask"]["type"]  # written by hand
+    assert decode(VariantSpec, body) == VARIANTS["mask_rcnn_r50_fpn"]
+
+
+def test_what_has_no_type_takes_none():
+    with pytest.raises(UsageError, match="unknown key 'type'"):
+        decode(Recipe, encode(Recipe()) | {"type": "recipe"})
+
+
 def test_optional_scores_may_be_null():
-    hints = Accuracy.__dataclass_fields__
-    values = dict.fromkeys(hints)
+    hints = fields_of(Accuracy)
+    values = {name: None for name, hint in hints.items() if type(None) in get_args(hint)}
     values |= {
         "variant": "v",
         "dataset": "d",

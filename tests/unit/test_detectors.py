@@ -10,6 +10,7 @@ import torch
 import sepcbench
 from sepcbench.detectors import build, padded_size
 from sepcbench.errors import UsageError
+from sepcbench.ops.pyramid import PyramidPair
 from sepcbench.specs import (
     CONVENTIONS,
     AnchorHeadSpec,
@@ -148,6 +149,26 @@ def test_parts_cover_every_parameter_once() -> None:
         assert len(owners) == 1, key
     assert parts["tower"] == ("necks.1", "head.cls_tower", "head.box_tower")
     assert build(VARIANTS["retinanet_tiny_fpn"]).parts()["tower"] == parts["tower"][1:]
+
+
+@pytest.mark.parametrize("neck", DETECTORS["retinanet"].necks)
+def test_necks_give_what_their_specs_say(neck: str) -> None:
+    detector = build(VARIANTS[f"retinanet_tiny_{neck}"], seed=0).eval()
+    out = detector.fuse(detector.features(torch.zeros(1, 3, 128, 128)))
+    pair = isinstance(out, PyramidPair)
+    assert pair == detector.spec.necks[-1].tower
+    sizes = [level.shape[2] for level in (out.cls if pair else out)]
+    assert sizes == [128 // stride for stride in detector.spec.strides]
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_heads_name_their_towers_and_what_sees_every_roi(detector: str) -> None:
+    spec = VARIANTS[f"{detector}_tiny_fpn"]
+    head = build(spec, init=False).head
+    assert bool(head.towers) == spec.head.reads_pairs == spec.head.one_stage
+    for name in (*head.towers, *head.repeats()):
+        assert any(True for _ in head.get_submodule(name).parameters()), name
+    assert bool(head.repeats()) == (not spec.head.one_stage and not spec.head.gives_proposals)
 
 
 def loud(name: str = "retinanet_tiny_sepc", **overrides: object) -> sepcbench.detectors.Detector:

@@ -1,21 +1,24 @@
 """Named variants and overriding their fields."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 
 from sepcbench.errors import UsageError
-from sepcbench.named_backbones import BACKBONES
+from sepcbench.named_backbones import NAMED_BACKBONES
 from sepcbench.overriding import conventions_for
+from sepcbench.shrinking import shrink
 from sepcbench.specs import (
     BACKBONE_TYPES,
     HEAD_TYPES,
     NECK_TYPES,
     PconvSpec,
+    ResNetSpec,
     TimmSpec,
     TowerSpec,
 )
-from sepcbench.variants import DETECTORS, VARIANTS, spec_types, variant, variant_twin
+from sepcbench.variants import DETECTORS, VARIANTS, _parse, spec_types, variant, variant_twin
 
 NECKS = ("fpn", "pafpn", "pconv", "pconv_ibn", "sepc_lite", "sepc")
 NORMS = ("pconv_single", "pconv_independent", "pconv_gn")
@@ -45,8 +48,7 @@ def test_names_are_the_specs_names():
 def test_a_tower_in_the_neck_leaves_the_head_without_convs():
     for name, spec in VARIANTS.items():
         if isinstance(spec.head, TowerSpec):
-            tower = getattr(spec.necks[-1], "tower", False)
-            assert (spec.head.depth == 0) == tower, name
+            assert (spec.head.depth == 0) == spec.necks[-1].tower, name
 
 
 def test_any_detector_backbone_and_neck_make_a_name():
@@ -60,22 +62,62 @@ def test_any_detector_backbone_and_neck_make_a_name():
 
 
 def test_every_combination_has_one_reading():
-    names = [
-        f"{detector}_{backbone}_{neck}"
+    combined = [
+        (detector, backbone, neck)
         for detector, made in DETECTORS.items()
-        for backbone in (*BACKBONES, "timm:x")
+        for backbone in (*NAMED_BACKBONES, "timm:x", "timm:hrnet_w18")
         for neck in made.necks
     ]
-    assert len(set(names)) == len(names)
-    for name in names:
-        assert name in VARIANTS
+    assert len({"_".join(parts) for parts in combined}) == len(combined)
+    for parts in combined:
+        assert _parse("_".join(parts)) == parts
 
 
 def test_a_c4_baseline_has_no_c5_and_needs_a_resnet():
     spec = VARIANTS["faster_rcnn_r50_c4"]
     assert (spec.backbone.last_stage, spec.levels, spec.head.box_head) == (4, (4,), "conv5")
-    with pytest.raises(UsageError, match="C4 baseline"):
+    with pytest.raises(UsageError, match="C4 baseline needs a ResNet: backbone 'timm hrnet_w18'"):
         variant("faster_rcnn_hrnet_w18_c4")
+    with pytest.raises(UsageError, match="C4 baseline"):
+        variant("rpn_r50_c4", {"backbone": "timm:x"})
+
+
+@pytest.mark.parametrize("backbone", NAMED_BACKBONES)
+@pytest.mark.parametrize("detector", ["fast_rcnn", "faster_rcnn", "mask_rcnn"])
+def test_a_conv5_head_is_of_plain_bottlenecks_only(detector, backbone):
+    name = f"{detector}_{backbone}_c4"
+    if backbone in ("r50", "r101", "r152", "tiny"):
+        assert variant(name).levels == (4,)
+        assert variant(f"{detector}_r50_c4", {"backbone": backbone}).backbone.last_stage == 4
+        return
+    for given in ((name, {}), (f"{detector}_r50_c4", {"backbone": backbone})):
+        with pytest.raises(UsageError) as caught:
+            variant(*given)
+        assert "\n" not in str(caught.value)
+        assert "r50, r101, r152 or tiny" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"bn": "train"},
+        {"bn_eps": 0.0},
+        {"stride_in": "1x1"},
+        {"deform": "v1"},
+        {"frozen_stages": 4},
+    ],
+)
+def test_a_conv5_head_does_not_follow_options_of_the_backbone(field):
+    """Its stage would be another than the backbone's: refused, not built."""
+    (name, value), *_ = field.items()
+    with pytest.raises(UsageError, match="plain ResNet"):
+        variant("faster_rcnn_r50_c4", {f"backbone.{name}": value})
+    assert not ResNetSpec(**field).plain_last_stage
+
+
+def test_an_rpn_alone_reads_c4_of_any_resnet():
+    spec = variant("rpn_x101_64x4d_c4")
+    assert (spec.levels, spec.backbone.groups, spec.backbone.last_stage) == ((4,), 64, 4)
 
 
 def test_ablations_of_the_fpn_paper():
@@ -110,6 +152,57 @@ def test_shrinking_what_is_small_again_changes_no_sizes():
     for name in ("retinanet_tiny_sepc", "fcos_tiny_fpn", "mask_rcnn_tiny_fpn"):
         twin = variant_twin(name.replace("_tiny_", "_r50_"))
         assert replace(twin, name=name) == VARIANTS[name]
+
+
+@pytest.mark.parametrize("neck", ["pconv", "sepc"])
+def test_a_twin_of_one_pconv_has_one(neck):
+    assert variant_twin(f"retinanet_r50_{neck}", {"depth": 1}).necks[1].depth == 1
+    assert variant_twin(f"retinanet_r50_{neck}", {"necks.1.depth": 1}).necks[1].depth == 1
+
+
+@pytest.mark.parametrize(("depth", "small"), [(0, 0), (1, 1), (2, 1), (3, 1), (4, 2), (6, 3)])
+def test_towers_are_halved_but_do_not_vanish(depth, small):
+    large = VARIANTS["retinanet_r50_fpn"]
+    assert shrink(replace(large, head=replace(large.head, depth=depth))).head.depth == small
+
+
+def test_a_twin_of_few_samples_has_some():
+    assert variant_twin("faster_rcnn_r50_fpn", {"head.samples": 2}).head.samples == 2
+
+
+# whole numbers of 128 and more that a twin has: not widths, or the backbone's
+LARGE = {
+    "TinySpec.channels",
+    "RcnnSpec.fc_channels",
+    "RcnnSpec.samples",
+    "RpnSpec.before_nms",
+    "RpnSpec.proposals",
+    "RpnSpec.train_before_nms",
+    "RpnSpec.train_proposals",
+    "Conventions.short_side",
+    "Conventions.long_side",
+    "Conventions.max_detections",
+    "Conventions.candidates_per_level",
+}
+
+
+def _large(part: object, place: str = "") -> Iterator[str]:
+    if is_dataclass(part):
+        for field in fields(part):
+            yield from _large(getattr(part, field.name), f"{type(part).__name__}.{field.name}")
+    elif isinstance(part, tuple):
+        for item in part:
+            yield from _large(item, place)
+    elif isinstance(part, int) and part >= 128:
+        yield place
+
+
+def test_no_width_stays_large_in_a_twin():
+    """A new field of a width needs its line in `shrinking`, or else one here."""
+    found = {place for name in VARIANTS for place in _large(variant_twin(name))}
+    assert found == LARGE
+    assert "FpnSpec.channels" in set(_large(VARIANTS["fcos_r50_fpn"]))
+    assert variant_twin("faster_rcnn_r50_fpn").head.fc_channels == 128  # of 1024
 
 
 def test_overrides_by_path_bare_name_and_text():

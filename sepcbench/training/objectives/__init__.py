@@ -61,8 +61,8 @@ def check_trainable(name: str, head: HeadSpec) -> None:
     if type(head) not in OBJECTIVES:
         able = ", ".join(f"'{kind}'" for kind, cls in HEAD_TYPES.items() if cls in OBJECTIVES)
         raise UsageError(
-            f"train {name}: head '{head.TYPE}' has no training objective yet, only {able}; train a "
-            "retinanet_* variant, or evaluate published weights with `sepcbench eval`"
+            f"train {name}: head '{head.TYPE}' has no training objective, only {able} have; train "
+            "a variant with one of those, or evaluate weights with `sepcbench eval`"
         )
 
 

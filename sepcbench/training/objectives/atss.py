@@ -89,7 +89,9 @@ def assign(grids: Sequence[Tensor], boxes: Tensor, spec: AtssSpec, how: Conventi
     overlaps = iou(anchors, boxes, how.box_offset)  # (a, g)
     rows = _nearest(grids, boxes, spec.candidates)  # (c, g)
     near = overlaps.gather(0, rows)
-    fits = near >= near.mean(dim=0) + near.std(dim=0)
+    # a single candidate has no deviation: torch says NaN, which nothing reaches
+    deviation = near.std(dim=0) if len(near) > 1 else 0
+    fits = near >= near.mean(dim=0) + deviation
     centres, _ = centres_and_sizes(anchors, 0)
     fits &= encode_distances(centres[rows], boxes[None]).amin(dim=2) > _MIN_DISTANCE
     claims = torch.zeros_like(overlaps, dtype=torch.bool).scatter_(0, rows, fits)

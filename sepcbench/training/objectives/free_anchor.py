@@ -119,7 +119,8 @@ def bag_probability(probabilities: Tensor) -> Tensor:
     """
     weights = 1 / (1 - probabilities).clamp(min=_TINY)
     weights = weights / weights.sum(dim=1, keepdim=True)
-    return (weights * probabilities).sum(dim=1)
+    # a bag of certain anchors may come out a rounding error above 1
+    return (weights * probabilities).sum(dim=1).clamp(max=1)
 
 
 def _positive(

@@ -17,9 +17,9 @@ from sepcbench.heads.fsaf import FsafHead
 from sepcbench.heads.outputs import LevelOutput, cells_first
 from sepcbench.ops.boxes import aligned_iou, areas, centres_and_sizes, decode_sides
 from sepcbench.specs import Conventions, FsafSpec
+from sepcbench.training.objectives.matches import NEGATIVE
 from sepcbench.training.objectives.targets import Target
 
-NEGATIVE = -1
 _MIN_COVERED = 0.01  # share of a cell's square that a central region has to cover
 _MIN_IOU = 1e-6
 

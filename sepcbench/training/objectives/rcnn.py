@@ -46,7 +46,8 @@ def rcnn_loss(
     losses: dict[str, Tensor] = {}
     if head.rpn is not None and outputs.rpn is not None:
         losses |= rpn_losses(head.rpn, outputs.rpn, targets, padded)
-    proposals = head.proposals(outputs.rpn, Scene(padded, image_sizes, _given(head, targets)))
+    scene = Scene(padded, image_sizes, _given(head, targets))
+    proposals = head.proposals(outputs.rpn, scene, outputs.pyramid[0].device)
     rois = [sample_rois(boxes, target, head) for boxes, target in zip(proposals, targets)]
     losses |= box_losses(head, outputs.pyramid, rois, targets)
     if head.mask_head is not None:
@@ -127,9 +128,10 @@ def mask_targets(target: Target, boxes: Tensor, objects: Tensor, size: int) -> T
         raise UsageError("a mask head is trained on masks, and these targets have none")
     if not len(boxes):
         return boxes.new_zeros(0, size, size)
-    masks = target.masks[objects][:, None].to(boxes.dtype)
-    number = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None]
-    cells = roi_align(masks, torch.cat([number, boxes], dim=1), size, aligned=True)[:, 0]
+    # a mask of the image per object, not per box: RoIAlign takes objects for images
+    masks = target.masks[:, None].to(boxes.dtype)  # (g, 1, H, W)
+    rois = torch.cat([objects[:, None].to(boxes.dtype), boxes], dim=1)
+    cells = roi_align(masks, rois, size, aligned=True)[:, 0]
     return (cells >= 0.5).to(boxes.dtype)
 
 

@@ -13,7 +13,7 @@ from sepcbench.heads import RoiOutput, Scene
 from sepcbench.heads.box_head import Conv5
 from sepcbench.heads.rcnn import RcnnHead, fixed_boxes
 from sepcbench.specs import NATIVE, MaskSpec, RcnnSpec, RpnSpec
-from sepcbench.variants import variant
+from sepcbench.variants import VARIANTS, variant
 
 NAMES = ("faster_rcnn_tiny_fpn", "mask_rcnn_tiny_pconv", "fast_rcnn_tiny_c4", "faster_rcnn_tiny_c5")
 SIDE = 64
@@ -94,6 +94,26 @@ def test_proposals_given_replace_others() -> None:
     assert raw.cls.shape == (1, 4)
 
 
+@pytest.mark.parametrize("rpn", [None, RpnSpec(channels=8)])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_proposals_of_another_number_of_images(rpn: RpnSpec | None, count: int) -> None:
+    spec = RcnnSpec(rpn=rpn, fc_channels=8, pool_size=2)
+    made = RcnnHead(spec, (8, 8), 3, (4, 8), NATIVE).eval()
+    given = [torch.tensor([[1.0, 2, 30, 40]])] * count
+    words = f"proposals of {count} images for a batch of 2; give one"
+    with pytest.raises(UsageError, match=words) as caught:
+        made(pyramid(2), Scene((64, 64), [(64, 64)] * 2, given))
+    assert "\n" not in str(caught.value)
+
+
+def test_proposals_are_moved_to_the_pyramid() -> None:
+    given = [torch.tensor([[1.0, 2, 30, 40]])]
+    (there,) = head("last").proposals(
+        None, Scene((64, 64), [(64, 64)], given), torch.device("meta")
+    )
+    assert there.device.type == "meta"
+
+
 def test_rois_are_read_from_strides_up_to_32_or_the_only_level() -> None:
     spec = RcnnSpec(fc_channels=8)
     strides = {(4, 8, 16, 32, 64): [4, 8, 16, 32], (8, 16, 32, 64, 128): [8, 16, 32], (64,): [64]}
@@ -148,3 +168,12 @@ def test_a_batch_finds_what_its_images_find() -> None:
         (alone,) = detector.detect(images[i : i + 1], sizes[i : i + 1])
         assert len(found.boxes) == len(alone.boxes) > 0
         torch.testing.assert_close(found.scores, alone.scores, atol=1e-4, rtol=1e-3)
+
+
+TINY_FPN = sorted(name for name in VARIANTS if name.endswith("_tiny_fpn"))
+
+
+@pytest.mark.parametrize("name", TINY_FPN)
+def test_no_images_find_nothing(name: str) -> None:
+    detector = detectors.build(variant(name, {"backbone.channels": (8, 8, 8, 8)}), seed=0)
+    assert detector.detect(torch.zeros(0, 3, SIDE, SIDE), []) == []

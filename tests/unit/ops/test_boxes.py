@@ -9,7 +9,15 @@ import torch
 import torchvision
 from torch import Tensor
 
-from sepcbench.ops.anchors import cell_anchors, grid_anchors, grid_step, octave_sizes
+from sepcbench.ops.anchors import (
+    cell_anchors,
+    grid_anchors,
+    grid_points,
+    grid_step,
+    octave_sizes,
+    pyramid_anchors,
+    pyramid_points,
+)
 from sepcbench.ops.boxes import clip, decode, decode_sides, encode, encode_sides, iou
 from sepcbench.ops.nms import _class_by_class, _in_one_call, batched_nms, nms
 from sepcbench.specs import CONVENTIONS, NATIVE
@@ -137,3 +145,27 @@ def test_grid_step_is_the_stride_or_what_the_image_gives() -> None:
     image = replace(NATIVE, anchor_step="image")
     assert grid_step(128, (3, 4), (320, 448), NATIVE) == (128, 128)
     assert grid_step(128, (3, 4), (320, 448), image) == (106, 112)
+
+
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_a_pyramid_has_the_grids_of_its_levels(name: str) -> None:
+    """Each with its own stride, sizes and step."""
+    how, padded, ratios = CONVENTIONS[name], (40, 64), (0.5, 1.0)
+    maps, strides = [torch.zeros(2, 1, 5, 8), torch.zeros(2, 1, 3, 4)], (8, 16)
+    sizes = [[32.0], [64.0]]
+    anchors = pyramid_anchors(maps, strides, sizes, ratios, padded, how)
+    points = pyramid_points(maps, strides, padded, how)
+    for i, (size, stride) in enumerate(zip(((5, 8), (3, 4)), strides)):
+        step = grid_step(stride, size, padded, how)
+        cell = cell_anchors(stride, sizes[i], ratios, how)
+        assert torch.equal(anchors[i], grid_anchors(cell, size, step))
+        assert torch.equal(points[i], grid_points(stride, size, step, how))
+
+
+def test_the_grids_of_a_pyramid_are_where_its_maps_are() -> None:
+    maps = [torch.zeros(1, 1, 2, 3, device="meta")]
+    grids = pyramid_anchors(maps, (8,), [[32.0]], (1.0,), (16, 24), NATIVE)
+    grids += pyramid_points(maps, (8,), (16, 24), NATIVE)
+    assert [grid.device.type for grid in grids] == ["meta"] * 2
+    with pytest.raises(ValueError, match="longer"):
+        pyramid_points(maps, (8, 16), (16, 24), NATIVE)

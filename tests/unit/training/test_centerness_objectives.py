@@ -134,6 +134,13 @@ def test_atss_positives_have_their_centre_in_the_object() -> None:
     assert (atss.assign(anchors(), box, AtssSpec(), NATIVE) == NEGATIVE).all()
 
 
+def test_atss_gives_an_object_its_only_candidate() -> None:
+    """One anchor on one level: there is no deviation to exceed."""
+    anchor = torch.tensor([[0.0, 0.0, 64.0, 64.0]])
+    match = atss.assign([anchor], torch.tensor([[5.0, 5.0, 50.0, 60.0]]), AtssSpec(), NATIVE)
+    assert match.tolist() == [0]
+
+
 def test_nothing_to_assign() -> None:
     assert (fcos.assign(POINTS, NONE, SPEC, NATIVE) == NEGATIVE).all()
     assert (atss.assign(anchors(), NONE, AtssSpec(), NATIVE) == NEGATIVE).all()

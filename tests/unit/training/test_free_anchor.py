@@ -106,3 +106,13 @@ def test_certain_predictions_stay_finite() -> None:
     assert all(bool(x.isfinite()) for x in got)
     assert bool(logits.grad.isfinite().all())  # type: ignore[union-attr]
     assert bool(deltas.grad.isfinite().all())  # type: ignore[union-attr]
+
+
+def test_rounding_does_not_lift_a_bag_above_1() -> None:
+    """The weights of equal probabilities may add up to a little more than 1."""
+    sizes = range(2, 80)
+    bags = [torch.ones(1, size) for size in sizes]
+    weights = [torch.full((1, size), 1e12) for size in sizes]
+    shares = [weight / weight.sum(dim=1, keepdim=True) for weight in weights]
+    assert any(float(share.sum()) > 1 for share in shares)  # without the limit
+    assert all(float(bag_probability(bag)) <= 1 for bag in bags)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
+from torchvision.ops import roi_align
 
 from sepcbench import detectors
 from sepcbench.errors import UsageError
 from sepcbench.specs import NATIVE
-from sepcbench.training.objectives import Target, loss
+from sepcbench.training.objectives import Target, loss, rcnn
 from sepcbench.training.objectives.matches import IGNORED, NEGATIVE
 from sepcbench.training.objectives.rcnn import Rois, mask_loss, mask_targets, sample_rois
 from sepcbench.training.objectives.sampling import sample
@@ -77,6 +79,28 @@ def test_mask_targets_are_the_masks_in_the_boxes() -> None:
     got = mask_targets(TARGET._replace(masks=half), BOXES[:1], torch.tensor([0]), 28)
     assert got[0, :14].all()
     assert not got[0, 14:].any()
+
+
+def test_mask_targets_need_one_mask_per_object_however_many_boxes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Boxes of the second object first: equal to each box on a mask of its own."""
+    torch.manual_seed(0)
+    objects = torch.tensor([1, 0, 1, 1, 0, 1, 0])
+    boxes = BOXES[objects] + 4 * torch.randn(7, 4)
+    masks = TARGET.masks[objects][:, None].float()
+    cells = roi_align(masks, [box[None] for box in boxes], 28, aligned=True)[:, 0]
+    read: list[int] = []
+
+    def align(x: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+        read.append(len(x))
+        return roi_align(x, *rest, **options)
+
+    monkeypatch.setattr(rcnn, "roi_align", align)
+    got = mask_targets(TARGET, boxes, objects, 28)
+    assert torch.equal(got, (cells >= 0.5).float())
+    assert 0 < got.mean() < 1
+    assert read == [2]
 
 
 def test_mask_loss_is_that_of_the_objects_class() -> None:

@@ -1,4 +1,4 @@
-"""Batch norms that keep their statistics while the rest of a backbone trains."""
+"""Batch norms that keep their statistics while the rest of a network trains."""
 
 from __future__ import annotations
 
