@@ -8,13 +8,10 @@ where the key still matches.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +30,7 @@ from sepcbench.records import (
     Training,
 )
 from sepcbench.specs import VariantSpec
+from sepcbench.whole_files import write_whole
 
 KINDS: dict[str, type] = {
     "cost": Cost,
@@ -45,6 +43,15 @@ KINDS: dict[str, type] = {
 
 
 KEY_VERSION = 2
+
+Body = dict[str, Any]
+UPGRADES: dict[int, Callable[[Body], Body]] = {}
+"""How the body of a file of a schema becomes that of the next one, up to `SCHEMA`.
+
+A new field with a default, which says what was done before, needs no new schema. Renaming, removing
+or reinterpreting a field does: raise `records.SCHEMA` and add the step here, for records and
+`suite.json` alike. Files keep their schema on disk until they are written again.
+"""
 
 
 @dataclass(frozen=True)
@@ -84,19 +91,7 @@ def write_json(path: Path, value: Any) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(value, file, indent=1, allow_nan=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+        write_whole(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise StoreError(
             f"{path}: cannot be written: {error.strerror or error}; what was measured before is "
@@ -165,37 +160,71 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Body:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file; run the suite first") from None
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # not JSON, not text, or nested without end
+        raise UsageError(f"{path}: cannot be read as JSON ({error}); {_ANEW}") from None
+    if not isinstance(data, dict) or type(data.get("schema")) is not int:
+        raise UsageError(f"{path}: it is no file of results: it has no schema number; {_ANEW}")
+    return _upgraded(data, path)
+
+
+_ANEW = "delete it to measure again"
+
+
+def _upgraded(data: Body, path: Path) -> Body:
+    """The body in today's schema.
+
+    Raises:
+        UsageError: it is of a newer schema, or of one that is not read any more.
+    """
+    schema = data["schema"]
+    if schema > SCHEMA:
         raise UsageError(
-            f"{path}: cannot be read as JSON ({error}); delete it to measure again"
-        ) from None
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        found = data.get("schema") if isinstance(data, dict) else None
-        raise UsageError(f"{path}: schema {found} is not {SCHEMA}, which this version reads")
-    return data
+            f"{path}: schema {schema} is newer than {SCHEMA}, the newest that this version reads; "
+            "install a newer sepcbench"
+        )
+    for step in range(schema, SCHEMA):
+        if step not in UPGRADES:
+            raise UsageError(f"{path}: schema {schema} is not read any more; {_ANEW}")
+        try:
+            data = UPGRADES[step](data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"{path}: its schema {step} is damaged ({error!r}); {_ANEW}") from None
+    return {**data, "schema": SCHEMA}
 
 
 def _stored(path: Path) -> Stored:
+    """A record, which is of the row and kind that its file's name says: a copy counts once."""
     data = _read(path)
-    try:
-        kind, failed = data["kind"], data["failed"]
-        cls = Failure if failed else KINDS[kind]
-        return Stored(
-            row=data["row"],
-            kind=kind,
-            key=data["key"],
-            created=data["created"],
-            record=decode(cls, data["record"], f"{path}: record"),
-            spec=decode(VariantSpec, data["spec"], f"{path}: spec"),
-            environment=decode(Environment, data["environment"], f"{path}: environment"),
+    texts = [_text(data, key, path) for key in ("row", "kind", "key", "created")]
+    row, kind, key, created = texts
+    if path.name != f"{row}.{kind}.json" or kind not in KINDS:
+        raise UsageError(
+            f"{path}: it holds the record '{row}.{kind}', which its name does not say; delete it"
         )
-    except KeyError as error:
-        raise UsageError(f"{path}: missing key {error}; delete it to measure again") from None
+    cls = Failure if data.get("failed") else KINDS[kind]
+    return Stored(
+        row=row,
+        kind=kind,
+        key=key,
+        created=created,
+        record=decode(cls, data.get("record"), f"{path}: record"),
+        spec=decode(VariantSpec, data.get("spec"), f"{path}: spec"),
+        environment=decode(Environment, data.get("environment"), f"{path}: environment"),
+    )
+
+
+def _text(data: Body, key: str, path: Path) -> str:
+    value = data.get(key)
+    if not isinstance(value, str):
+        raise UsageError(f"{path}: missing key '{key}', or it is no text; {_ANEW}")
+    return value
 
 
 def result_folders(root: Path, suite: str) -> list[Path]:

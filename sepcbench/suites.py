@@ -211,7 +211,7 @@ def load(name: str) -> Suite:
     path = locate(name)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not text, or nested without end
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
@@ -323,6 +323,7 @@ def _resolve(
         raise UsageError(f"{where}: {error}") from None
 
 
+_LONGEST_FORMULA = 500  # nested deeper than any stack it would not be
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 
 
@@ -341,9 +342,11 @@ def parse_formula(formula: str, where: str) -> ast.expr:
     Raises:
         UsageError: anything else is in it.
     """
+    if len(formula) > _LONGEST_FORMULA:
+        raise UsageError(f"{where}: a formula has {_LONGEST_FORMULA} characters at most")
     try:
         tree = ast.parse(formula, mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise UsageError(f"{where}: '{formula}' is not a formula") from None
     inside = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):

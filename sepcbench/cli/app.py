@@ -18,12 +18,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "flops": ("flops", "flops"),
     "latency": ("latency", "latency"),
     "invariance": ("invariance", "invariance"),
+    "draw": ("draw", "draw"),
     "inspect": ("inspect", "inspect"),
     "eval": ("eval", "evaluate"),
     "score": ("score", "score"),
     "train": ("train", "train"),
     "run": ("run", "run"),
     "report": ("report", "report"),
+    "compare": ("compare", "compare_results"),
 }
 GROUPS: dict[str, tuple[str, str]] = {"data": ("data", "data_app")}
 
@@ -32,7 +34,7 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="sepcbench",
     help="What does this neck cost, and what does it buy? Benchmarks for detector necks.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
 )
 
@@ -45,11 +47,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        from sepcbench.cli.first_steps import first_steps
+
+        typer.echo(first_steps())
 
 
 def _register() -> None:
@@ -67,7 +73,10 @@ _register()
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 all done, 1 some rows failed, 2 usage, 130 Ctrl-C."""
+    """Run the command line and exit.
+
+    0 all done, 1 some rows failed, 2 usage, 3 beyond a limit of `compare`, 130 Ctrl-C.
+    """
     sys.exit(run(arguments))
 
 
@@ -77,6 +86,7 @@ def run(arguments: list[str] | None = None) -> int:
         code = app(args=arguments, standalone_mode=False)
         if code == INTERRUPTED:  # some versions of Typer turn Ctrl-C into this code themselves
             raise KeyboardInterrupt
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except SepcbenchError as error:
         return _fail(str(error), error.exit_code)
@@ -85,6 +95,9 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:  # a disk, a folder or an output that does not take or give any more
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 2)
     except Exception as error:
         # Usage errors of the option parser (its class moved between Typer's versions).
         show = getattr(error, "format_message", None)

@@ -19,7 +19,14 @@ SHAPES = "shapes"  # as --data: the generated set; a folder of that name is ./sh
 
 
 def run(
-    suites: Annotated[list[str], typer.Argument(metavar="SUITE...", help="Names or TOML files.")],
+    suites: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SUITE...",
+            help="Names or TOML files.",
+            autocompletion=options.complete_suite,
+        ),
+    ],
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="ROW", help="Run only this row.")
     ] = None,
@@ -45,6 +52,7 @@ def run(
         list[str] | None,
         typer.Option("--checkpoint", metavar="ROW=FILE", help="Score this row's checkpoint."),
     ] = None,
+    referee: options.Referee = False,
     results: Annotated[Path, typer.Option(help="Where records and reports go.")] = Path("results"),
     work: Annotated[Path, typer.Option(help="Where data and checkpoints go.")] = Path("runs"),
 ) -> None:
@@ -68,6 +76,7 @@ def run(
         data=Path(data) if data is not None else None,
         proposals=proposals,
         checkpoints=_checkpoints(checkpoint),
+        referee=referee,
         results=results,
         work=work,
     )

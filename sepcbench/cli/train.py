@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def train(
-    name: Annotated[str, typer.Argument(metavar="VARIANT", help="A named variant.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="VARIANT", help="A named variant.", autocompletion=options.complete_variant
+        ),
+    ],
     data: Annotated[Path | None, typer.Option("--data", help="Data folder in COCO layout.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint.")] = Path("runs"),
     iterations: Annotated[int | None, typer.Option(help="Length of the training.", min=1)] = None,
@@ -87,9 +92,9 @@ def _check_free(out: Path) -> None:
     """Hours of training must not be lost to a repeated command.
 
     Raises:
-        UsageError: there is a checkpoint in `out`.
+        UsageError: there is a checkpoint in `out`, or a state to make one from.
     """
-    if (out / "last.safetensors").exists():
+    if any((out / name).exists() for name in ("last.safetensors", "state.pt")):
         raise UsageError(
             f"'{out}' holds a checkpoint already; --resume goes on with it, --overwrite replaces "
             "it, or choose another --out"

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sepcbench.codec import shown
 from sepcbench.data.segmentations import Segmentation, read_segmentation
 from sepcbench.errors import DataError
+
+FAR = 1e15
+"""No coordinate of a box is further out than this, in pixels: a float32 can still hold an area."""
+
+
+_LONGEST_SIDE = 2**17  # pixels; JPEG has 2**16 at most
 
 
 class ImageEntry(NamedTuple):
@@ -64,6 +71,8 @@ def read_json(path: Path, what: str) -> Any:
         raise DataError(f"{what} '{path}' cannot be read: {reason}") from None
     try:
         return json.loads(text)
+    except RecursionError:
+        raise DataError(f"{what} '{path}' is not of COCO format: it is nested too deep") from None
     except json.JSONDecodeError as error:
         json_like = text.lstrip().startswith(("{", "["))
         cut = json_like and not text.rstrip().endswith(("}", "]"))
@@ -71,6 +80,8 @@ def read_json(path: Path, what: str) -> Any:
         how = "is truncated" if cut else "is not valid JSON"
         place = f"line {error.lineno}, column {error.colno}: {error.msg}"
         raise DataError(f"{what} '{path}' {how} ({place}); get or make it again") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{what} '{path}' cannot be used: {error}") from None
 
 
 def read_annotations(path: Path) -> Content:
@@ -101,7 +112,7 @@ def read_annotations(path: Path) -> Content:
 
 def _image(item: Any, where: str) -> ImageEntry:
     width, height = _integer(item, "width", where), _integer(item, "height", where)
-    if width < 1 or height < 1:
+    if min(width, height) < 1 or max(width, height) > _LONGEST_SIDE:
         raise DataError(f"{where}: an image of {width} by {height} pixels")
     name = _value(item, "file_name", where)
     if not isinstance(name, str) or not name:
@@ -115,11 +126,11 @@ def _category(item: Any, where: str) -> tuple[int, str]:
 
 def _annotation(item: Any, where: str) -> Annotation:
     bbox = _value(item, "bbox", where)
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+    if not is_box(bbox):
         raise DataError(f"{where}: 'bbox' is not four numbers (x, y, width, height)")
     x, y, width, height = (float(value) for value in bbox)
     area = item.get("area", width * height)
-    if not _is_number(area):
+    if not is_number(area):
         raise DataError(f"{where}: 'area' is not a number")
     crowd = item.get("iscrowd", 0)
     if crowd not in (0, 1):
@@ -146,13 +157,20 @@ def _value(item: Any, key: str, where: str) -> Any:
 
 def _integer(item: Any, key: str, where: str) -> int:
     value = _value(item, key, where)
-    if not _is_number(value) or int(value) != value:
-        raise DataError(f"{where}: '{key}' is {value!r}, not a whole number")
+    if not is_number(value, 2**63 - 1) or int(value) != value:
+        raise DataError(f"{where}: '{key}' is {shown(value)}, not a whole number")
     return int(value)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any, largest: float = sys.float_info.max) -> bool:
+    """Whether a value of JSON is a number, finite and not beyond `largest` on either side."""
+    # a comparison never overflows, however many digits the number has, and is false for NaN
+    return isinstance(value, (int, float)) and type(value) is not bool and abs(value) <= largest
+
+
+def is_box(value: Any) -> bool:
+    """Whether a value of JSON is four numbers (x, y, width, height) of which areas can be taken."""
+    return isinstance(value, list) and len(value) == 4 and all(is_number(v, FAR) for v in value)
 
 
 def _check_ids(content: Content, path: Path) -> None:

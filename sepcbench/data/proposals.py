@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sepcbench.data.annotations import read_json
+from sepcbench.data.annotations import is_box, is_number, read_json
 from sepcbench.data.coco import CocoData
 from sepcbench.errors import DataError
 
@@ -96,12 +95,11 @@ def _proposal(item: Any, where: str) -> tuple[int, tuple[float, ...]]:
         raise DataError(f"{where}: 'image_id' is {image_id!r}, not a whole number")
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise DataError(f"{where}: 'bbox' is not four numbers (x, y, width, height)")
-    row = (item["score"], *bbox)
-    if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in row):
+    if not (is_box(bbox) and is_number(item["score"])):
         raise DataError(f"{where}: 'bbox' and 'score' are finite numbers")
     if min(bbox[2:]) < 0:
         raise DataError(f"{where}: 'bbox' has a width or height below 0")
-    return image_id, row
+    return image_id, (item["score"], *bbox)
 
 
 def _boxes(rows: list[tuple[float, ...]]) -> np.ndarray:

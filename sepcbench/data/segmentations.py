@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from typing import Any, NamedTuple
 
 import numpy as np
+
+_FAR = 2.0**20  # pixels; a polygon is filled in memory that grows with its length
 
 
 class Polygons(NamedTuple):
@@ -55,7 +56,7 @@ def _polygons(value: list[Any]) -> Segmentation:
         if not isinstance(part, list) or len(part) < 6 or len(part) % 2:
             return Unusable("a polygon is not a list of three or more corners x, y")
         if not all(_is_number(v) for v in part):
-            return Unusable("a polygon has a corner that is not a number")
+            return Unusable("a polygon has a corner that is not a number, or far outside")
         parts.append(array("d", part))
     return Polygons(tuple(parts))
 
@@ -134,7 +135,7 @@ def _mask() -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and type(value) is not bool and abs(value) <= _FAR
 
 
 def _whole_numbers(value: Any) -> bool:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from sepcbench.data.drawing import CATEGORY_IDS, CLASSES, Size, draw
 from sepcbench.errors import DataError, UsageError
+from sepcbench.whole_files import write_whole
 
 Progress = Callable[[int, int, str], None]
 MAKER = "sepcbench data shapes"
@@ -86,7 +87,7 @@ def _write_images(
     objects: list[dict[str, Any]] = []
     for number in range(1, count + 1):
         picture, annotations = draw(np.random.default_rng([*seed, number]), size)
-        name = f"{number:06d}.png"
+        name = _name(number)
         Image.fromarray(picture).save(folder / name, compress_level=1)
         entries.append({"id": number, "file_name": name, "height": size[0], "width": size[1]})
         for item in annotations:
@@ -96,10 +97,12 @@ def _write_images(
     return {"images": entries, "annotations": objects, "categories": categories}
 
 
+def _name(number: int) -> str:
+    return f"{number:06d}.png"
+
+
 def _write_json(path: Path, document: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(document), encoding="utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps(document))
 
 
 def _annotation_file(folder: Path, split: str) -> Path:
@@ -114,8 +117,8 @@ def _clear(folder: Path) -> None:
     for split in ("train", "val"):
         path = _annotation_file(folder, split)
         if path.is_file():
-            for entry in json.loads(path.read_text(encoding="utf-8"))["images"]:
-                (folder / split / entry["file_name"]).unlink(missing_ok=True)
+            for number in range(1, 1 + len(list((folder / split).glob("*.png")))):
+                (folder / split / _name(number)).unlink(missing_ok=True)
             path.unlink()
 
 
@@ -123,5 +126,5 @@ def _maker(path: Path) -> str | None:
     """What an annotation file says it was made by."""
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["info"]["description"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sepcbench.errors import unknown
+from sepcbench.locks import locked
 from sepcbench.results import keep_suite
 from sepcbench.runner.accuracy import run_accuracy
 from sepcbench.runner.cost import run_cost
@@ -17,6 +18,7 @@ from sepcbench.runner.state import Bar, Run, RunOptions
 from sepcbench.specs import MeasureName
 from sepcbench.store import Store
 from sepcbench.suites import Suite, SuiteRow
+from sepcbench.whole_files import sweep
 
 MEASURES: dict[MeasureName, Callable[[Run], None]] = {
     "cost": run_cost,
@@ -40,19 +42,22 @@ def run_suite(suite: Suite, options: RunOptions, bar: Bar) -> Run:
 
     Raises:
         UsageError: an unknown row, or data that the suite cannot use.
-        StoreError: a record cannot be written.
+        StoreError: a record cannot be written, or another process is running this suite there.
     """
     from sepcbench.measures.environment import environment
 
     rows = _chosen(suite, options)
     machine = environment(options.device)
     store = Store(options.results / suite.name / machine.machine)
-    keep_suite(store, suite)
     run = Run(suite, options, store, machine, rows, bar)
     measures = options.measures or suite.file.measures
-    for name, measure in MEASURES.items():
-        if name in measures:
-            measure(run)
+    with locked(store.folder, "choose another --results folder"):
+        sweep(store.folder)
+        sweep(store.folder / "records")
+        keep_suite(store, suite)
+        for name, measure in MEASURES.items():
+            if name in measures:
+                measure(run)
     return run
 
 

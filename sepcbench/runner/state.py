@@ -23,7 +23,7 @@ class RunOptions:
 
     `work` takes generated data and checkpoints; `results` takes records and reports.
     `checkpoints` gives a row a checkpoint, so that its AP can be measured on `data`; `proposals`
-    are those of `data` for rows that take fixed ones.
+    are those of `data` for rows that take fixed ones. With `referee` pycocotools scores too.
     """
 
     measures: tuple[MeasureName, ...] = ()
@@ -33,6 +33,7 @@ class RunOptions:
     data: Path | None = None
     checkpoints: Mapping[str, Path] = field(default_factory=dict)
     proposals: Path | None = None
+    referee: bool = False
     results: Path = Path("results")
     work: Path = Path("runs")
 
@@ -51,8 +52,8 @@ class Run:
     notes: list[str] = field(default_factory=list)
 
 
-def attempt(run: Run, row: SuiteRow, kind: str, key: str, make: Callable[[], Record]) -> None:
-    """Measure, and store the record or the failure."""
+def attempt(run: Run, row: SuiteRow, kind: str, key: str, make: Callable[[], Record]) -> Record:
+    """Measure, and store and return the record or the failure."""
     try:
         record = make()
     except (StoreError, Interrupted):
@@ -60,6 +61,7 @@ def attempt(run: Run, row: SuiteRow, kind: str, key: str, make: Callable[[], Rec
     except Exception as error:
         record = Failure(row.spec.name, kind, reason(error))
     keep(run, row, kind, key, record)
+    return record
 
 
 def reason(error: BaseException) -> str:

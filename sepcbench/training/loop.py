@@ -5,8 +5,8 @@ Bit for bit on a CPU with the same number of threads, also across an interruptio
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ import torch
 from sepcbench import codec, detectors
 from sepcbench.data.coco import CocoData, check_images
 from sepcbench.data.loading import TrainingBatch, TrainingLoader
-from sepcbench.data.needs import check_learnable, needs
+from sepcbench.data.needs import check_learnable
 from sepcbench.data.proposals import Proposals
 from sepcbench.detectors import Detector
 from sepcbench.errors import Interrupted, TrainingError, UsageError
+from sepcbench.locks import locked
 from sepcbench.records import Training
 from sepcbench.specs import Recipe, VariantSpec
 from sepcbench.training.objectives import Target, check_trainable, loss
 from sepcbench.training.schedule import build_optimizer, learning_rate, set_learning_rate
+from sepcbench.whole_files import replacing, sweep
 
 Progress = Callable[[int, int, str], None]
 Save = Callable[[Path, Detector, Sequence[str], Training | None], None]
@@ -99,15 +101,14 @@ def train(
         DataError: an image is missing or corrupt, or the set has no masks to learn.
         TrainingError: the loss is not finite (the last checkpoint stays), or `out` cannot be
             written.
+        StoreError: another process is training there.
     """
     check_trainable(spec.name, spec.head)
     check_learnable(spec, data, proposals)
     check_images(data)
     spec = replace(spec, num_classes=len(data.categories))
-    if out is not None:
-        _make_folder(out)
     gpus = [torch.device(device)] if device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=gpus):
+    with _alone(out), torch.random.fork_rng(devices=gpus):
         torch.manual_seed(recipe.seed)
         detector = detectors.build(spec).to(device)
         optimizer = build_optimizer(recipe, detector)
@@ -126,7 +127,7 @@ def _run(session: _Session, out: Path | None, progress: Progress | None, save: S
         batch=recipe.batch,
         flip=recipe.flip,
         seed=recipe.seed,
-        masks="masks" in needs(detector.spec.head),
+        masks="masks" in detector.spec.head.needs,
         proposals=session.proposals,
     )
     detector.train()
@@ -191,20 +192,28 @@ def _targets(batch: TrainingBatch, device: str) -> list[Target]:
 # --- state on disk -------------------------------------------------------------------------
 
 
-def _make_folder(out: Path) -> None:
+@contextmanager
+def _alone(out: Path | None) -> Iterator[None]:
+    """Keep other processes out of the output folder, and clear what a killed one left there."""
+    if out is None:
+        yield
+        return
+    with locked(out, "choose another folder"):
+        sweep(out)
+        yield
+
+
+def resumable(out: Path) -> bool:
+    """Whether a folder has a training state that is whole."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".write-test"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise TrainingError(f"output folder '{out}' cannot be written: {error.strerror}") from None
+        _read_state(out)
+    except UsageError:
+        return False
+    return True
 
 
 def _keep(session: _Session, out: Path, save: Save | None) -> None:
     """Write the weights and what it takes to go on; each file appears whole or not at all."""
-    if save is not None:
-        save(out / _WEIGHTS, session.detector, session.data.classes, session.record())
     state = {
         "detector": session.detector.state_dict(),
         "optimizer": session.optimizer.state_dict(),
@@ -213,14 +222,15 @@ def _keep(session: _Session, out: Path, save: Save | None) -> None:
         "identity": _identity(session),
         "rng": torch.get_rng_state(),
     }
-    part = out / f".{_STATE}.part"
     try:
-        torch.save(state, part)
-        os.replace(part, out / _STATE)
+        with replacing(out / _STATE) as part:
+            torch.save(state, part)
     except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise TrainingError(f"cannot write the training state to '{out}': {reason}") from None
+    # after the state, which they can be made from: weights without a state could not be resumed
+    if save is not None:
+        save(out / _WEIGHTS, session.detector, session.data.classes, session.record())
 
 
 def _identity(session: _Session) -> dict[str, Any]:
@@ -243,11 +253,14 @@ def _restore(session: _Session, out: Path | None) -> None:
                 f"cannot resume in '{out}': its {what} is not the one asked for; "
                 "use the same options or another --out"
             )
-    session.detector.load_state_dict(state["detector"])
-    session.optimizer.load_state_dict(state["optimizer"])
-    session.iteration = int(state["iteration"])
-    session.losses = [(int(i), float(v)) for i, v in state["losses"]]
-    torch.set_rng_state(state["rng"].cpu())
+    try:
+        session.detector.load_state_dict(state["detector"])
+        session.optimizer.load_state_dict(state["optimizer"])
+        session.iteration = int(state["iteration"])
+        session.losses = [(int(i), float(v)) for i, v in state["losses"]]
+        torch.set_rng_state(state["rng"].cpu())
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
+        raise _damaged_state(out) from None
 
 
 def _read_state(out: Path | None) -> dict[str, Any]:
@@ -257,6 +270,11 @@ def _read_state(out: Path | None) -> dict[str, Any]:
         state = torch.load(out / _STATE, map_location="cpu", weights_only=True)
     except Exception:  # the restricted unpickler fails in any way on a damaged file
         state = None
-    if not isinstance(state, dict) or "identity" not in state:
-        raise UsageError(f"'{out / _STATE}' is damaged; start again without --resume")
+    if not isinstance(state, dict) or not isinstance(state.get("identity"), dict):
+        raise _damaged_state(out)
     return state
+
+
+def _damaged_state(out: Path | None) -> UsageError:
+    where = out / _STATE if out else _STATE
+    return UsageError(f"'{where}' is damaged; start again with --overwrite and without --resume")

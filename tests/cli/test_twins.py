@@ -83,3 +83,21 @@ def test_published_cells_say_what_is_missing(folder, capsys):
     assert "| not at hand |" in cells["fast"]
     assert "| not published |" in cells["mask"]
     assert "| 50 |" in cells["Not built here"]
+
+
+def test_an_rpn_that_fails_fails_only_the_rows_that_need_it(folder, capsys):
+    text = SUITE.replace("[train]", "[train]\nlearning_rate = 1e30")
+    (folder / "two.toml").write_text(text)
+    command = ["run", "two.toml", "--data", "shapes", "--measures", "accuracy", "--only"]
+    assert run([*command, "mask", "--only", "fast"]) == 1
+    capsys.readouterr()
+    failed = {path.name for path in folder.glob("results/two_twin/*/records/*.json")}
+    assert failed == {"fast.accuracy.json", "mask.accuracy.json", "mask.masks.json"}
+    for path in folder.glob("results/two_twin/*/records/*.json"):
+        assert json.loads(path.read_text())["failed"]
+
+
+def test_rows_without_fixed_proposals_train_no_rpn(folder):
+    command = ["run", "two.toml", "--data", "shapes", "--measures", "accuracy", "--only", "mask"]
+    assert run(command) == 0
+    assert not list(folder.glob("runs/proposals/*"))

@@ -15,7 +15,7 @@ import torch
 
 from sepcbench.data.coco import CocoData, open_data
 from sepcbench.data.loading import TrainingLoader, evaluation_batches
-from sepcbench.data.needs import check_given, check_learnable, gives_proposals, needs
+from sepcbench.data.needs import check_given, check_learnable
 from sepcbench.data.proposals import Proposals, check_proposals, read_proposals
 from sepcbench.errors import DataError, UsageError
 from sepcbench.specs import HEAD_TYPES, NATIVE, MaskSpec, RcnnSpec, RpnSpec
@@ -147,13 +147,13 @@ def test_evaluation_brings_the_proposals_of_its_images(
 
 
 def test_what_each_head_needs_and_gives() -> None:
-    assert needs(RcnnSpec()) == frozenset()
-    assert needs(RcnnSpec(mask=MaskSpec())) == {"masks"}
-    assert needs(RcnnSpec(rpn=None)) == {"proposals"}
-    assert needs(RcnnSpec(rpn=None, mask=MaskSpec())) == {"masks", "proposals"}
+    assert RcnnSpec().needs == frozenset()
+    assert RcnnSpec(mask=MaskSpec()).needs == {"masks"}
+    assert RcnnSpec(rpn=None).needs == {"proposals"}
+    assert RcnnSpec(rpn=None, mask=MaskSpec()).needs == {"masks", "proposals"}
     others = [cls() for cls in HEAD_TYPES.values() if cls is not RcnnSpec]
-    assert not any(needs(head) for head in others)
-    assert [head for head in others if gives_proposals(head)] == [RpnSpec()]
+    assert not any(head.needs for head in others)
+    assert [head for head in others if head.gives_proposals] == [RpnSpec()]
 
 
 def test_what_a_variant_lacks_has_its_line(data: CocoData, proposals: Proposals) -> None:

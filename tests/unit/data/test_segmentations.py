@@ -98,3 +98,10 @@ def test_what_cannot_be_used_says_why(value: Any, reason: str) -> None:
     read = read_segmentation(value)
     assert isinstance(read, Unusable)
     assert reason in read.reason
+
+
+def test_a_polygon_that_reaches_far_beyond_any_image_is_not_filled() -> None:
+    """Filling takes memory by its length: a corner at 1e12 would take terabytes."""
+    for far in (1e12, -1e12, 1e308, float("inf"), float("nan"), 10**400):
+        found = read_segmentation([[0, 0, far, 0, 5, 5]])
+        assert found == Unusable("a polygon has a corner that is not a number, or far outside")

@@ -1,0 +1,101 @@
+"""One process at a time in a folder: a lock file that its process cannot outlive.
+
+The lock is the operating system's, so that a killed process leaves none behind; the file has the
+number of the process for those who find it locked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sepcbench.errors import StoreError
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked there
+    fcntl = None  # type: ignore[assignment]
+
+NAME = ".lock"
+
+
+@contextmanager
+def locked(folder: Path, otherwise: str) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made if it is not there.
+
+    Args:
+        folder: what to lock.
+        otherwise: what to do instead of waiting, such as "choose another --results folder".
+
+    Raises:
+        StoreError: another process is at work there, or the folder cannot be written.
+    """
+    path = folder / NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _acquire(path)
+    except OSError as error:
+        raise StoreError(
+            f"{folder}: cannot be written: {error.strerror or error}; {otherwise}"
+        ) from None
+    if handle is None:
+        raise StoreError(
+            f"{folder}: another sepcbench ({_owner(path)}) is at work there; wait for it to end, "
+            f"or {otherwise}"
+        )
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(handle)
+
+
+def _acquire(path: Path) -> int | None:
+    """The open and locked file, or None if another process has it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if not _lock(handle):
+                os.close(handle)
+                return None
+            if _is_still(path, handle):
+                with suppress(OSError):  # on a full disk it is locked all the same
+                    os.ftruncate(handle, 0)
+                    os.write(handle, f"{os.getpid()}\n".encode())
+                return handle
+        except BaseException:
+            with suppress(OSError):
+                os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks
+    return True
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    """Whether the open file is the one at `path`: its last owner may have just removed it."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _owner(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    return f"process {text}" if text.isdigit() else "process unknown"

@@ -1,0 +1,102 @@
+"""One process at a time in a folder, whatever became of the last one."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sepcbench.errors import StoreError
+from sepcbench.locks import NAME, locked
+
+HOLD = (
+    "import sys, time\n"
+    "from pathlib import Path\n"
+    "from sepcbench.locks import locked\n"
+    "with locked(Path(sys.argv[1]), 'go'):\n"
+    "    print('locked', flush=True)\n"
+    "    time.sleep(60)\n"
+)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that is at work in `tmp_path`."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "locked\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_process_is_refused_in_one_line_that_names_the_first(tmp_path, holder):
+    with (
+        pytest.raises(StoreError, match=rf"\(process {holder.pid}\).*wait.*or go$") as caught,
+        locked(tmp_path, "go"),
+    ):
+        pytest.fail("let in")
+    assert "\n" not in str(caught.value)
+    assert holder.poll() is None
+    assert (tmp_path / NAME).is_file()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / NAME).is_file()  # it had no time to clear up
+    with locked(tmp_path, "go"):
+        assert (tmp_path / NAME).read_text() == f"{os.getpid()}\n"
+    assert not (tmp_path / NAME).exists()
+
+
+def test_a_file_without_an_owner_locks_nothing_however_it_reads(tmp_path):
+    for content in (b"", b"1\n", b"\xff\xfe", b"not a number"):
+        (tmp_path / NAME).write_bytes(content)
+        with locked(tmp_path, "go"):
+            pass
+
+
+def test_the_lock_ends_with_the_block_also_after_an_error(tmp_path):
+    with pytest.raises(KeyError), locked(tmp_path, "go"):
+        raise KeyError
+    with locked(tmp_path, "go"), pytest.raises(StoreError), locked(tmp_path, "go"):
+        pytest.fail("let in twice")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(StoreError, match="file: cannot be written: File exists; go") as caught,
+        locked(tmp_path / "file", "go"),
+    ):
+        pytest.fail("let in")
+    assert "\n" not in str(caught.value)
+
+
+def test_one_at_a_time_among_many(tmp_path):
+    """Four processes add to a number: none is lost, whoever is refused tries again."""
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from sepcbench.errors import StoreError\n"
+        "from sepcbench.locks import locked\n"
+        "folder = Path(sys.argv[1])\n"
+        "number = folder / 'number'\n"
+        "for _ in range(25):\n"
+        "    while True:\n"
+        "        try:\n"
+        "            with locked(folder, 'go'):\n"
+        "                number.write_text(str(int(number.read_text()) + 1))\n"
+        "            break\n"
+        "        except StoreError:\n"
+        "            time.sleep(0.001)\n"
+    )
+    (tmp_path / "number").write_text("0")
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    running = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait(timeout=60) for process in running] == [0] * 4
+    assert (tmp_path / "number").read_text() == "100"
