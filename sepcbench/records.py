@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+from sepcbench.codec import encode
 
 SCHEMA = 1
 
@@ -121,6 +124,10 @@ class Accuracy:
 
     None where there is no ground truth to score (pycocotools prints -1 there). `task` is "bbox"
     where boxes were compared, "segm" where masks were.
+
+    `draws` are AP on resamples of the images, drawn with replacement, and `ap_ci95` the 95 %
+    interval that they give; none for a set of few images. Of two records with the same
+    `drawn_from` the draws are paired: the same images are in the same draw.
     """
 
     variant: str
@@ -142,6 +149,9 @@ class Accuracy:
     ar_large: float | None
     per_class: Scores
     task: str = "bbox"
+    ap_ci95: tuple[float, float] | None = None
+    draws: tuple[float, ...] = ()
+    drawn_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,7 +159,8 @@ class Recall:
     """Average recall of class-agnostic proposals, as fractions of 1 (FPN paper, Table 1).
 
     Of the best 100 or 1000 proposals per image, the mean over IoU 0.5 to 0.95; by size at 1000.
-    None where there is no ground truth. `proposals` is their number on all images.
+    None where there is no ground truth. `proposals` is their number on all images. `ap_ci95` and
+    `draws` are of `ar1000`, as those of `Accuracy` are of AP.
     """
 
     variant: str
@@ -162,6 +173,9 @@ class Recall:
     ar1000_small: float | None
     ar1000_medium: float | None
     ar1000_large: float | None
+    ap_ci95: tuple[float, float] | None = None
+    draws: tuple[float, ...] = ()
+    drawn_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -232,8 +246,25 @@ class Published:
 
 
 @dataclass(frozen=True)
+class ScoreDifference:
+    """How far the AP of a row is above that of row `to`, as a fraction of 1, draw by draw.
+
+    Of proposals it is AR at 1000. `resolved` says whether the 95 % interval leaves out 0, from
+    enough images to tell.
+    """
+
+    to: str
+    delta: float
+    ci95: tuple[float, float] | None
+    resolved: bool
+
+
+@dataclass(frozen=True)
 class Row:
-    """One row of a results table: everything measured and published for one variant."""
+    """One row of a results table: everything measured and published for one variant.
+
+    `differences` are to the first row that was scored, by kind of record.
+    """
 
     name: str
     label: str
@@ -248,6 +279,7 @@ class Row:
     recall: Recall | None = None
     training: Training | None = None
     failures: tuple[Failure, ...] = ()
+    differences: tuple[tuple[str, ScoreDifference], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -294,3 +326,40 @@ class Results:
 
 
 Record = Cost | Latency | Accuracy | Recall | Training | Failure
+
+
+# --- for tools that take flat dicts --------------------------------------------------------
+
+_FEW = 4  # numbers of a list that still get a key each, such as the ends of an interval
+
+
+def flat(record: Any, *, numbers: bool = False) -> dict[str, str | int | float | bool]:
+    """A record as one flat dict with dotted keys, for pandas, MLflow, W&B or TensorBoard.
+
+    Ends of an interval and the height and width of a shape get a key each ("ci95_s.0"), names
+    are joined by ", ". What does not exist is left out, and so are long lists, such as the raw
+    samples of a latency, and lists of lists: those stay in the record.
+
+    Args:
+        record: any dataclass of this module.
+        numbers: only numbers, as loggers of metrics want it.
+    """
+    found: dict[str, str | int | float | bool] = {}
+    _flatten(encode(record), "", found)
+    if numbers:
+        return {k: v for k, v in found.items() if not isinstance(v, (str, bool))}
+    return found
+
+
+def _flatten(value: Any, key: str, found: dict[str, str | int | float | bool]) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _flatten(item, f"{key}.{name}" if key else str(name), found)
+    elif isinstance(value, list):
+        if value and all(isinstance(item, str) for item in value):
+            found[key] = ", ".join(value)
+        elif len(value) <= _FEW and not any(isinstance(item, (list, dict)) for item in value):
+            for i, item in enumerate(value):
+                _flatten(item, f"{key}.{i}", found)
+    elif value is not None:
+        found[key] = value

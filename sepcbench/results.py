@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sepcbench.codec import decode, encode
+from sepcbench.differences import against_first
 from sepcbench.records import ClaimOutcome, Failure, Origin, Results, Row
 from sepcbench.store import Store, Stored
 from sepcbench.suites import (
@@ -43,7 +44,7 @@ def assemble(suite: Suite, store: Store) -> Results:
     stored = {(item.row, item.kind): item for item in store.records()}
     measured = {row.name: _row(row, stored) for row in suite.rows}
     references = {entry.name: _reference(entry) for entry in suite.references}
-    rows = tuple((measured | references)[entry.name] for entry in suite.file.row)
+    rows = against_first([(measured | references)[entry.name] for entry in suite.file.row])
     newest = max(stored.values(), key=lambda item: item.created, default=None)
     return Results(
         suite=suite.name,

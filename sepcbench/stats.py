@@ -1,4 +1,4 @@
-"""Statistics of timing samples: medians, spread, and paired ratios with intervals.
+"""Statistics of timing samples and of draws of images: medians, spread, intervals, paired or not.
 
 Samples come in rounds; rounds are the unit that is resampled, because samples of one round share
 the machine's mood. numpy only.
@@ -18,6 +18,9 @@ RESAMPLES = 2000
 # With fewer rounds even their whole range covers the median less than 95 % of the time
 # (2 / 2^5 of all draws of five lie on one side of it), so no difference is called resolved.
 MIN_ROUNDS = 6
+# With fewer images the drawn ones are too much like the set for 95 % to be 95 %, so no difference
+# of scores is called resolved.
+MIN_IMAGES = 30
 
 
 @dataclass(frozen=True)
@@ -132,4 +135,37 @@ def _p20_interval(rounds: Rounds, reference: Rounds, seed: int) -> Interval:
         return np.asarray(np.percentile(values[picks].reshape(RESAMPLES, -1), 20, axis=1))
 
     low, high = np.percentile(p20(ours) / p20(theirs), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def centred(drawn: np.ndarray, value: float) -> Interval | None:
+    """The middle 95 % of draws, moved so that their mean lies on the value itself.
+
+    A score of drawn images is biased, since some of them are the same; its spread is not.
+
+    Args:
+        drawn: (resamples,); NaN where a draw has no value, which is left out.
+        value: on the whole set; NaN if there is none, and then there is no interval.
+    """
+    known = drawn[~np.isnan(drawn)]
+    if known.size == 0 or np.isnan(value):
+        return None
+    low, high = np.percentile(known, [2.5, 97.5]) - known.mean() + value
+    return float(low), float(high)
+
+
+def median_draws(rounds: Rounds, seed: int = 0) -> np.ndarray:
+    """The median of the round medians on draws of the rounds, (RESAMPLES,).
+
+    The same seed draws the same rounds for every variant that was timed in as many.
+    """
+    values = round_medians(rounds)
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, len(values), size=(RESAMPLES, len(values)))
+    return np.asarray(np.median(values[picks], axis=1))
+
+
+def interval(drawn: np.ndarray) -> Interval:
+    """The middle 95 % of draws."""
+    low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)

@@ -11,12 +11,12 @@ import typer
 
 from sepcbench.cli import options
 from sepcbench.cli.ablation import ablate
+from sepcbench.cli.detection_pictures import Drawing, make_folder
 from sepcbench.cli.inspect import Conventions, Trust
 from sepcbench.cli.score import PerClass, Scored, tables
 from sepcbench.codec import encode
 from sepcbench.errors import CheckpointError, SepcbenchError, UsageError
 from sepcbench.records import Failure
-from sepcbench.specs import RcnnSpec, RpnSpec
 
 if TYPE_CHECKING:
     from sepcbench.checkpoints.matching import Wishes
@@ -52,7 +52,15 @@ def evaluate(
             "for several).",
         ),
     ] = None,
+    draw: Annotated[
+        Path | None, typer.Option("--draw", help="Draw what was found into PNG files, here.")
+    ] = None,
+    draw_count: Annotated[int, typer.Option("--draw-count", help="Images to draw.", min=1)] = 16,
+    draw_score: Annotated[
+        float, typer.Option("--draw-score", help="The lowest score to draw.", min=0, max=1)
+    ] = 0.3,
     per_class: PerClass = False,
+    referee: options.Referee = False,
     ablate_conventions: Annotated[
         bool,
         typer.Option("--ablate-conventions", help="AP of one checkpoint under every named set."),
@@ -67,6 +75,7 @@ def evaluate(
     Example: sepcbench eval runs/sepc/last.safetensors --data shapes/
     Example: sepcbench eval retinanet.pth --data coco/ --ablate-conventions
     Example: sepcbench eval runs/rpn/last.safetensors --data shapes/ --out proposals.json
+    Example: sepcbench eval runs/sepc/last.safetensors --data shapes/ --draw pictures/
     Example: sepcbench eval a.safetensors b.safetensors --data coco/ --device cuda --format json
     """
     options.check_format(fmt)
@@ -84,14 +93,16 @@ def evaluate(
 
     wishes = Wishes(variant, conventions, overrides)
     if ablate_conventions:
-        _check_ablation(checkpoints, save_detections, per_class, proposals)
+        more = per_class or referee or draw is not None
+        _check_ablation(checkpoints, save_detections, more, proposals)
         detector, classes = _load(checkpoints[0], wishes, trust, truth)
         _check_one_stage(detector)
         ablate(checkpoints[0], detector, classes, truth, device, batch, fmt)
         return
     targets = _targets(save_detections, checkpoints)
     alone = len(checkpoints) == 1
-    evaluation = _Evaluation(truth, given, wishes, trust, device, batch, alone)
+    drawing = _drawing(draw, draw_count, draw_score, checkpoints)
+    evaluation = _Evaluation(truth, given, wishes, trust, device, batch, alone, referee, drawing)
     records: list[list[Scored]] = []
     for path, target in zip(checkpoints, targets):
         try:
@@ -119,17 +130,18 @@ class _Evaluation:
     device: str
     batch: int
     alone: bool
+    referee: bool = False
+    drawing: Drawing | None = None
 
     def run(self, path: Path, out: Path | None) -> list[Scored]:
         """The records of one checkpoint: of boxes and maybe masks, or of proposals."""
         from sepcbench.checkpoints import native
-        from sepcbench.data.needs import needs
         from sepcbench.measures.accuracy import detect_all
         from sepcbench.measures.scoring import scores, write_detections
 
         detector, classes = _load(path, self.wishes, self.trust, self.data)
         # of several checkpoints only some may work on given proposals
-        wanted = self.alone or "proposals" in needs(detector.spec.head)
+        wanted = self.alone or "proposals" in detector.spec.head.needs
         with options.progress_bar(f"eval {path.name}") as progress:
             found = detect_all(
                 detector,
@@ -142,25 +154,28 @@ class _Evaluation:
             )
         if out is not None:
             write_detections(out, found)
-        return list(scores(self.data, found, detector.spec, native.digest(path)).values())
+        if self.drawing is not None:
+            self.drawing.draw(path, self.data, found, detector.spec.head.gives_proposals)
+        digest = native.digest(path)
+        made = scores(self.data, found, detector.spec, digest, referee=self.referee)
+        return list(made.values())
 
 
 def _load(
     path: Path, wishes: Wishes, trust: bool, data: CocoData
 ) -> tuple[Detector, tuple[str, ...]]:
     from sepcbench.checkpoints import loading
-    from sepcbench.data.needs import gives_proposals
 
     loaded = loading.load(path, wishes, trust)
     detector = loaded.detector
-    if gives_proposals(detector.spec.head):
+    if detector.spec.head.gives_proposals:
         return detector, data.classes
     return detector, loaded.classes or _classes_of(data, path, detector.spec.num_classes)
 
 
 def _check_one_stage(detector: Detector) -> None:
     """Only there do conventions act on raw outputs alone: a second stage runs on decoded boxes."""
-    if isinstance(detector.spec.head, RpnSpec | RcnnSpec):
+    if not detector.spec.head.one_stage:
         raise UsageError(
             f"--ablate-conventions is for one-stage detectors, and {detector.spec.name} is none; "
             "try single sets with --conventions NAME"
@@ -168,12 +183,12 @@ def _check_one_stage(detector: Detector) -> None:
 
 
 def _check_ablation(
-    checkpoints: list[Path], save: Path | None, per_class: bool, proposals: Path | None
+    checkpoints: list[Path], save: Path | None, more: bool, proposals: Path | None
 ) -> None:
-    if len(checkpoints) > 1 or save is not None or per_class or proposals is not None:
+    if len(checkpoints) > 1 or save is not None or more or proposals is not None:
         raise UsageError(
-            "--ablate-conventions takes one checkpoint, without --save-detections, --per-class "
-            "and --proposals"
+            "--ablate-conventions takes one checkpoint, without --save-detections, --draw, "
+            "--per-class, --referee and --proposals"
         )
 
 
@@ -189,6 +204,26 @@ def _classes_of(data: CocoData, path: Path, count: int) -> tuple[str, ...]:
         file=sys.stderr,
     )
     return data.classes
+
+
+def _drawing(
+    folder: Path | None, count: int, threshold: float, checkpoints: list[Path]
+) -> Drawing | None:
+    """Where the pictures go: a folder each, if there are several checkpoints.
+
+    Raises:
+        StoreError: a folder cannot be made, known before anything is computed.
+    """
+    if folder is None:
+        return None
+    alone = len(checkpoints) == 1
+    folders = {
+        path: folder if alone else folder / f"{i:02d}_{path.parent.name or path.stem}"
+        for i, path in enumerate(checkpoints, start=1)
+    }
+    for made in folders.values():
+        make_folder(made, "--draw")
+    return Drawing(folders, count, threshold)
 
 
 def _targets(given: Path | None, checkpoints: list[Path]) -> list[Path | None]:

@@ -13,6 +13,7 @@ from sepcbench.codec import encode
 from sepcbench.errors import UsageError
 from sepcbench.records import Results
 from sepcbench.report.files import write_report
+from sepcbench.report.plots import PAPER_FORMATS
 from sepcbench.report.provenance import Provenance, find_cell, provenance, provenance_tables
 from sepcbench.report.suite_tables import tables
 from sepcbench.results import assemble, kept_suite
@@ -30,6 +31,10 @@ def report(
         str | None,
         typer.Option(metavar="ROW.COLUMN", help="Only say where this cell comes from."),
     ] = None,
+    plots: Annotated[
+        str | None,
+        typer.Option(metavar="svg,pdf", help="Write plots in these formats too, for papers."),
+    ] = None,
     fmt: options.Format = "table",
 ) -> None:
     """Draw tables, plots and a page from stored records: of a suite, or of a results folder.
@@ -37,18 +42,25 @@ def report(
     Example: sepcbench report quick
     Example: sepcbench report results/appendix1 --format md
     Example: sepcbench report quick --why sepc.latency_ratio
+    Example: sepcbench report quick --plots svg,pdf
     """
     options.check_format(fmt)
-    found = _find(what, results)
+    plot_formats = _plot_formats(plots)
+    found = find_results(what, results)
     if why is not None:
         _explain(why, found, fmt)
         return
     for one, folder in found:
         target = folder if out is None else out / one.suite / folder.name
-        files = write_report(one, target)
+        files = write_report(one, target, plot_formats)
         print(f"sepcbench: wrote {', '.join(str(file) for file in files)}", file=sys.stderr)
     shown = [table for one, _ in found for table in tables(one)]
     options.emit(fmt, shown, [encode(one) for one, _ in found])
+
+
+def _plot_formats(text: str | None) -> tuple[str, ...]:
+    names = [name.strip().lower() for name in text.split(",")] if text is not None else []
+    return tuple(options.check_choice("plot format", name, PAPER_FORMATS) for name in names)
 
 
 def _explain(cell: str, found: list[tuple[Results, Path]], fmt: str) -> None:
@@ -68,7 +80,7 @@ def _explain(cell: str, found: list[tuple[Results, Path]], fmt: str) -> None:
     options.emit(fmt, shown, [{"folder": str(folder), **encode(one)} for one, folder in cells])
 
 
-def _find(what: str, root: Path) -> list[tuple[Results, Path]]:
+def find_results(what: str, root: Path) -> list[tuple[Results, Path]]:
     """The results that are meant, with the folder of each."""
     folder = Path(what)
     if folder.is_dir() and folder.suffix != ".toml":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -52,6 +52,7 @@ def score(
         str, typer.Option(help="bbox, segm (masks) or proposals (recall without classes).")
     ] = "bbox",
     per_class: PerClass = False,
+    referee: options.Referee = False,
     fmt: options.Format = "table",
 ) -> None:
     """Score detections that `eval --save-detections` or another program wrote.
@@ -69,9 +70,10 @@ def score(
     found = scoring.read_detections(detections, truth, task)  # type: ignore[arg-type]
     record: Scored
     if task == "proposals":
-        record = scoring.recall(truth, found, variant=detections.stem)
+        record = scoring.recall(truth, found, variant=detections.stem, referee=referee)
     else:
-        record = scoring.score(truth, found, variant=detections.stem, task=task)  # type: ignore
+        about: dict[str, Any] = {"variant": detections.stem, "task": task}
+        record = scoring.score(truth, found, **about, referee=referee)
     options.emit(fmt, tables([(detections.name, record)], per_class), [encode(record)])
 
 

@@ -21,16 +21,15 @@ import numpy as np
 
 from sepcbench.measures.coco_matching import Matched
 from sepcbench.measures.weighted_scores import NUMBERS, weighted
+from sepcbench.stats import MIN_IMAGES, centred
 
 Interval = tuple[float, float]
 Progress = Callable[[int, int, str], None]
 
 RESAMPLES = 1000
-# draws that are worked on at once
+# Draws that are worked on at once: so many, or fewer where that would be too many numbers.
 BATCH = 50
-# With fewer images the drawn ones are too much like the set for 95 % to be 95 %, so no difference
-# is called resolved.
-MIN_IMAGES = 30
+MOST_NUMBERS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def compare(
 def intervals(draws: Draws) -> Intervals:
     """Summarise draws by the middle 95 % of them, moved to the value itself."""
     numbers = tuple(
-        (name, Estimate(_known(draws.whole[name]), _interval(drawn, draws.whole[name])))
+        (name, Estimate(_known(draws.whole[name]), centred(drawn, draws.whole[name])))
         for name, drawn in draws.drawn.items()
     )
     resamples = len(next(iter(draws.drawn.values()), ()))
@@ -137,7 +136,7 @@ def difference(ours: Draws, reference: Draws, number: str = "ap") -> Difference:
     ):
         raise ValueError("a paired comparison needs the same images, objects and draws of both")
     delta = ours.whole[number] - reference.whole[number]
-    ci95 = _interval(ours.drawn[number] - reference.drawn[number], delta)
+    ci95 = centred(ours.drawn[number] - reference.drawn[number], delta)
     resolved = ci95 is not None and ours.images >= MIN_IMAGES and not ci95[0] <= 0 <= ci95[1]
     return Difference(_known(delta), ci95, resolved)
 
@@ -162,8 +161,9 @@ def draw(
     rng = np.random.default_rng(seed)
     whole = weighted(matched, np.ones((1, matched.images), dtype=np.int32), names)
     parts: list[dict[str, np.ndarray]] = []
-    for done in range(0, resamples, BATCH):
-        batch = min(BATCH, resamples - done)
+    at_once = _at_once(matched)
+    for done in range(0, resamples, at_once):
+        batch = min(at_once, resamples - done)
         parts.append(weighted(matched, _weights(rng, batch, matched.images), names))
         if progress:
             progress(done + batch, resamples, "draws of images")
@@ -180,19 +180,16 @@ def draw(
     )
 
 
+def _at_once(matched: Matched) -> int:
+    """Draws per batch: the detections of a class are weighed together, for each draw of it."""
+    largest = int(np.diff(matched.starts).max(initial=1))
+    return min(BATCH, max(1, MOST_NUMBERS // max(largest, 1)))
+
+
 def _weights(rng: np.random.Generator, batch: int, images: int) -> np.ndarray:
     """How often each image is drawn, (batch, images)."""
     picks = rng.integers(0, images, (batch, images))
     return np.array([np.bincount(row, minlength=images) for row in picks], dtype=np.int32)
-
-
-def _interval(drawn: np.ndarray, value: float) -> Interval | None:
-    """The middle 95 % around `value`; draws without ground truth are left out."""
-    known = drawn[~np.isnan(drawn)]
-    if known.size == 0 or np.isnan(value):
-        return None
-    low, high = np.percentile(known, [2.5, 97.5]) - known.mean() + value
-    return float(low), float(high)
 
 
 def _known(value: float) -> float | None:

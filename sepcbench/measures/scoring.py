@@ -1,22 +1,22 @@
 """COCO scores of detections. No torch, no images: annotations and results only.
 
-The matcher is our own; with `referee` pycocotools scores too, and any difference is an error.
+The matcher is our own; with `referee` pycocotools scores too, and any difference is an error. AP
+comes with draws of the images, by which it has an interval and compares with another's.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from sepcbench.data.annotations import read_json
+from sepcbench.data.annotations import is_box, is_number, read_json
 from sepcbench.data.coco import CocoData
-from sepcbench.data.needs import gives_proposals, needs
 from sepcbench.errors import DataError
+from sepcbench.measures.bootstrap import RESAMPLES, draw
 from sepcbench.measures.coco_arrays import Detection, Task, arrays
 from sepcbench.measures.coco_curves import (
     ALL,
@@ -28,9 +28,11 @@ from sepcbench.measures.coco_curves import (
     curves,
     twelve,
 )
-from sepcbench.measures.coco_matching import COCO, PROPOSALS, Rules
+from sepcbench.measures.coco_matching import COCO, PROPOSALS, Matched, Rules
 from sepcbench.records import Accuracy, Failure, Recall
 from sepcbench.specs import VariantSpec
+from sepcbench.stats import centred
+from sepcbench.whole_files import write_whole
 
 # the twelve numbers in the order of `COCOeval.stats`
 NUMBERS = (
@@ -48,6 +50,9 @@ NUMBERS = (
     "ar_large",
 )
 FileTask = Literal["bbox", "segm", "proposals"]
+# Draws of fewer images say nothing.
+MIN_DRAWN = 10
+DIGITS = 6  # of a draw; the spread of AP is thousands of times wider
 
 
 def scores(
@@ -71,10 +76,10 @@ def scores(
         "checkpoint": checkpoint,
         "referee": referee,
     }
-    if gives_proposals(spec.head):
+    if spec.head.gives_proposals:
         return {"recall": recall(data, found, **about)}
     made: dict[str, Accuracy | Recall | Failure] = {"accuracy": score(data, found, **about)}
-    if "masks" in needs(spec.head):
+    if "masks" in spec.head.needs:
         try:
             made["masks"] = score(data, found, task="segm", **about)
         except DataError as error:
@@ -90,6 +95,7 @@ def score(
     checkpoint: str | None = None,
     task: Task = "bbox",
     referee: bool = False,
+    resamples: int = RESAMPLES,
 ) -> Accuracy:
     """Score detections on every image of a set, also those without annotations.
 
@@ -101,13 +107,16 @@ def score(
         checkpoint: the file it was loaded from, for the record.
         task: what is compared, boxes or masks. A mask is small, medium or large by its own area.
         referee: score with pycocotools too, and compare.
+        resamples: how many draws of the images AP is taken on; 0 for none.
 
     Raises:
         DataError: masks are to be compared, and the set or a detection has none; or the referee
             differs.
     """
-    drawn = _curves(data, detections, task, COCO, referee)
-    numbers = {name: _fraction(value) for name, value in zip(NUMBERS, twelve(drawn))}
+    matched, drawn = _curves(data, detections, task, COCO, referee)
+    numbers: dict[str, Any] = {
+        name: _fraction(value) for name, value in zip(NUMBERS, twelve(drawn))
+    }
     return Accuracy(
         variant=variant,
         dataset=data.name,
@@ -117,6 +126,7 @@ def score(
         per_class=_per_class(data, drawn),
         task=task,
         **numbers,
+        **_draws(matched, "ap", numbers["ap"], resamples),
     )
 
 
@@ -127,6 +137,7 @@ def recall(
     variant: str,
     checkpoint: str | None = None,
     referee: bool = False,
+    resamples: int = RESAMPLES,
 ) -> Recall:
     """Average recall of class-agnostic proposals (FPN paper, Table 1): COCO's AR without classes.
 
@@ -136,11 +147,14 @@ def recall(
         variant: what made them.
         checkpoint: the file it was loaded from, for the record.
         referee: score with pycocotools too, and compare.
+        resamples: how many draws of the images AR at 1000 is taken on; 0 for none.
 
     Raises:
         DataError: the referee differs.
     """
-    found = _curves(data, proposals, "bbox", PROPOSALS, referee).recall
+    matched, drawn = _curves(data, proposals, "bbox", PROPOSALS, referee)
+    found = drawn.recall
+    ar1000 = _fraction(average(found, ALL, 1))
     return Recall(
         variant=variant,
         dataset=data.name,
@@ -148,22 +162,48 @@ def recall(
         proposals=len(proposals),
         checkpoint=checkpoint,
         ar100=_fraction(average(found, ALL, 0)),
-        ar1000=_fraction(average(found, ALL, 1)),
+        ar1000=ar1000,
         ar1000_small=_fraction(average(found, SMALL, 1)),
         ar1000_medium=_fraction(average(found, MEDIUM, 1)),
         ar1000_large=_fraction(average(found, LARGE, 1)),
+        # AR at the most detections of the rules, which here are 1000
+        **_draws(matched, "ar100", ar1000, resamples),
     )
 
 
 def _curves(
     data: CocoData, detections: Sequence[Detection], task: Task, rules: Rules, referee: bool
-) -> Curves:
-    drawn = curves(arrays(data, detections, task, rules.agnostic).match(rules))
+) -> tuple[Matched, Curves]:
+    matched = arrays(data, detections, task, rules.agnostic).match(rules)
+    drawn = curves(matched)
     if referee:
         from sepcbench.measures.coco_referee import check
 
         check(drawn, data, detections, task)
-    return drawn
+    return matched, drawn
+
+
+def _draws(matched: Matched, number: str, value: float | None, resamples: int) -> dict[str, Any]:
+    """The fields of a record that come from draws of the images; empty where they say nothing.
+
+    Args:
+        matched: the detections.
+        number: what is taken on each draw, by its name in `NUMBERS` of `weighted_scores`.
+        value: the same on the whole set.
+        resamples: how many draws.
+    """
+    if resamples < 1 or value is None or matched.images < MIN_DRAWN:
+        return {}
+    made = draw(matched, resamples=resamples, names=(number,))
+    drawn = made.drawn[number]
+    if np.isnan(drawn).any():  # a draw without any object: too few images have some
+        return {}
+    count, mark = made.objects
+    return {
+        "ap_ci95": centred(drawn, value),
+        "draws": tuple(float(round(x, DIGITS)) for x in drawn),
+        "drawn_from": f"{made.images} images, {count} objects, mark {mark}, seed {made.seed}",
+    }
 
 
 def _per_class(data: CocoData, drawn: Curves) -> tuple[tuple[str, float | None], ...]:
@@ -188,10 +228,8 @@ def write_detections(path: Path, detections: Sequence[Detection]) -> None:
     Raises:
         DataError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(json.dumps(list(detections), allow_nan=False), encoding="utf-8")
-        os.replace(part, path)
+        write_whole(path, json.dumps(list(detections), allow_nan=False))
     except OSError as error:
         raise DataError(f"cannot write detections to '{path}': {error.strerror}") from None
 
@@ -242,8 +280,7 @@ def _check_detection(item: Any, where: str) -> None:
     bbox = item["bbox"]
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise DataError(f"{where}: 'bbox' is not four numbers (x, y, width, height)")
-    if not all(isinstance(item[key], int) for key in ("image_id", "category_id")):
+    if not all(type(item[key]) is int for key in ("image_id", "category_id")):
         raise DataError(f"{where}: 'image_id' and 'category_id' are whole numbers")
-    numbers = [*bbox, item["score"]]
-    if not all(isinstance(v, (int, float)) and np.isfinite(v) for v in numbers):
+    if not (is_box(bbox) and is_number(item["score"])):
         raise DataError(f"{where}: 'bbox' and 'score' are finite numbers")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sepcbench.records import Accuracy, Results, Row
+from sepcbench.records import Accuracy, Results, Row, ScoreDifference
+from sepcbench.stats import MIN_IMAGES
 from sepcbench.units import format_shape
 
 BLANK = ""
@@ -32,6 +33,8 @@ class Column:
         digits: after the decimal point.
         published: the key of the published value, if papers print this quantity.
         measure: the measure it comes from; its failure shows in this column.
+        text: writes the cell where it is not just the value.
+        ranked: whether one row is the best of the column.
     """
 
     header: str
@@ -39,6 +42,8 @@ class Column:
     digits: int
     measure: str
     published: str | None = None
+    text: Callable[[Row], str] | None = None
+    ranked: bool = True
 
 
 def _macs(part: str) -> Callable[[Row], float | None]:
@@ -63,6 +68,41 @@ def _score(name: str, kind: str = "accuracy") -> Callable[[Row], float | None]:
 def _recall(header: str, name: str) -> Column:
     """Average recall of class-agnostic proposals."""
     return Column(header, _score(name, "recall"), 1, "recall", name)
+
+
+def _intervals(header: str, kind: str) -> dict[str, Column]:
+    """The interval of a score, and its difference to the first row; by the end of their names."""
+
+    def low(row: Row) -> float | None:
+        record = getattr(row, kind)
+        return 100 * float(record.ap_ci95[0]) if record and record.ap_ci95 else None
+
+    def interval(row: Row) -> str:
+        return "[{:.1f}, {:.1f}]".format(*(100 * end for end in getattr(row, kind).ap_ci95))
+
+    def delta(row: Row) -> float | None:
+        found = dict(row.differences).get(kind)
+        return 100 * found.delta if found else None
+
+    def difference(row: Row) -> str:
+        return difference_cell(dict(row.differences)[kind])
+
+    name = f"{header} 95 % interval, %"
+    return {
+        "ci95": Column(name, low, 1, kind, text=interval, ranked=False),
+        "difference": Column(
+            f"{header} difference to the first row, points", delta, 2, kind, text=difference
+        ),
+    }
+
+
+def difference_cell(found: ScoreDifference) -> str:
+    """A difference in percentage points with its 95 % interval, "~" where that includes 0."""
+    text = f"{100 * found.delta:+.2f}"
+    if found.ci95 is None:
+        return text
+    low, high = (100 * end for end in found.ci95)
+    return f"{text} [{low:+.2f}, {high:+.2f}]{'' if found.resolved else ' ~'}"
 
 
 def _params(row: Row) -> float | None:
@@ -98,15 +138,18 @@ COLUMNS: dict[str, Column] = {
     "latency": Column("latency, ms (lower is better)", latency_ms, 3, "latency", "latency_ms"),
     "latency_ratio": Column("latency, times the first row", latency_ratio, 3, "latency"),
     "ap": Column("AP, % (higher is better)", _score("ap"), 1, "accuracy", "ap"),
+    **{f"ap_{key}": column for key, column in _intervals("AP", "accuracy").items()},
     "ap50": Column("AP50, %", _score("ap50"), 1, "accuracy", "ap50"),
     "ap75": Column("AP75, %", _score("ap75"), 1, "accuracy", "ap75"),
     "ap_small": Column("AP small, %", _score("ap_small"), 1, "accuracy", "ap_small"),
     "ap_medium": Column("AP medium, %", _score("ap_medium"), 1, "accuracy", "ap_medium"),
     "ap_large": Column("AP large, %", _score("ap_large"), 1, "accuracy", "ap_large"),
     "mask_ap": Column("mask AP, %", _score("ap", "masks"), 1, "masks", "mask_ap"),
+    **{f"mask_ap_{key}": column for key, column in _intervals("mask AP", "masks").items()},
     "mask_ap50": Column("mask AP50, %", _score("ap50", "masks"), 1, "masks"),
     "ar100": _recall("AR at 100, %", "ar100"),
     "ar1000": _recall("AR at 1000, %", "ar1000"),
+    **{f"ar1000_{key}": column for key, column in _intervals("AR at 1000", "recall").items()},
     "ar1000_small": _recall("AR small, %", "ar1000_small"),
     "ar1000_medium": _recall("AR medium, %", "ar1000_medium"),
     "ar1000_large": _recall("AR large, %", "ar1000_large"),
@@ -126,12 +169,15 @@ def _used(column: Column, rows: tuple[Row, ...]) -> bool:
 def measured_cell(column: Column, row: Row) -> str:
     """The measured value as text; "failed" where the measure failed; empty where there is none.
 
-    A latency ratio carries its 95 % interval, and "~" where that includes 1.
+    A latency ratio carries its 95 % interval, and "~" where that includes 1; a difference of AP
+    where it includes 0.
     """
     value = column.value(row)
     if value is None:
         failed = any(failure.measure == column.measure for failure in row.failures)
         return FAILED if failed else BLANK
+    if column.text is not None:
+        return column.text(row)
     # a small model's counts would be lost in a large one's digits
     text = f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:,.{column.digits}f}"
     if column.value is latency_ratio and row.latency and row.latency.ratio:
@@ -207,6 +253,18 @@ def comparable(column: Column, rows: tuple[Row, ...]) -> bool:
     return column.measure != "latency" or not _mixed(rows)
 
 
+def _drawn(rows: tuple[Row, ...]) -> list[str]:
+    """Where intervals of scores come from."""
+    records = [r for row in rows for r in (row.accuracy, row.recall) if r and r.draws]
+    if not records:
+        return []
+    line = f"[95 % intervals] of scores: over {len(records[0].draws):,} draws of the images"
+    if any(row.differences for row in rows):
+        few = f" or there are fewer than {MIN_IMAGES} images"
+        line += f", the same ones for every row; ~ where a difference's includes 0{few}"
+    return [f"{line}."]
+
+
 def conditions(results: Results) -> list[str]:
     """What the numbers hold for, one line per measure."""
     lines = _cost_conditions(results.rows)
@@ -223,4 +281,5 @@ def conditions(results: Results) -> list[str]:
         which = "the generated set, not COCO" if results.generated_data else scored.dataset
         what = "AP" if isinstance(scored, Accuracy) else "AR"
         lines.append(f"{what}: {which}, {scored.images} images ({scored.dataset}).")
+    lines += _drawn(results.rows)
     return lines

@@ -25,10 +25,11 @@ from sepcbench.report.columns import (
     published_cells,
     used_columns,
 )
-from sepcbench.report.plots import published_ratios
+from sepcbench.report.points import published_ratios
 from sepcbench.report.provenance import Source, published_facts, source
 from sepcbench.report.suite_tables import claim_table, row_table
 from sepcbench.report.table import Table
+from sepcbench.report.verdict import verdict_table
 
 # Axes of the plot, where the rows have such values; the first of each is shown first.
 X_AXES = ("latency_ratio", "macs", "latency", "params")
@@ -62,6 +63,7 @@ def html_page(results: Results) -> str:
         hint=_hint(results),
         notes=_list(row_table(results).notes),
         claims=_claims(results),
+        verdict=_verdict(results),
         origin=_origin(results),
         data=embedded_json(page_data(results)),
         style=style,
@@ -160,10 +162,17 @@ def _list(lines: tuple[str, ...]) -> str:
 
 
 def _claims(results: Results) -> str:
-    return _plain_table(claim_table(results)) if results.claims else ""
+    if not results.claims:
+        return ""
+    return _plain_table(claim_table(results), "claims", "Published statements")
 
 
-def _plain_table(table: Table) -> str:
+def _verdict(results: Results) -> str:
+    found = verdict_table(results)
+    return _plain_table(found, "verdict", "Verdict") if found else ""
+
+
+def _plain_table(table: Table, name: str, title: str) -> str:
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in table.headers)
     rows = "\n".join(
         f'<tr><th scope="row">{escape(row[0])}</th>'
@@ -171,8 +180,8 @@ def _plain_table(table: Table) -> str:
         for row in table.rows
     )
     return (
-        '<section aria-labelledby="claims"><h2 id="claims">Published statements</h2>'
-        '<div class="scroll" tabindex="0" role="region" aria-labelledby="claims">'
+        f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>'
+        f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}">'
         f"<table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
         f'<ul class="notes">{_list(table.notes)}</ul></section>'
     )

@@ -131,6 +131,8 @@ def _best(column: Column, rows: tuple[Row, ...]) -> str | None:
 
     None too where a measured row has no such quantity: no sampling is less than any.
     """
+    if not column.ranked:
+        return None
     taken = [row for row in rows if getattr(row, column.measure) is not None]
     found = [(value, row) for row in taken if (value := column.value(row)) is not None]
     several = len({_number(column, row) for _, row in found}) > 1

@@ -20,7 +20,16 @@ from sepcbench.units import format_shape
 Facts = tuple[tuple[str, str], ...]
 
 # Fields that are shown elsewhere or too long to read: raw samples, counts of single modules.
-_LONG = ("samples_s", "wall_samples_s", "by_op", "by_module", "other_ops", "losses", "per_class")
+_LONG = (
+    "samples_s",
+    "wall_samples_s",
+    "by_op",
+    "by_module",
+    "other_ops",
+    "losses",
+    "per_class",
+    "draws",
+)
 # Where the command writes, so that what it measures again does not replace what it is compared to.
 AGAIN, AGAIN_WORK = "--results again", "--work again/work"
 

@@ -16,14 +16,16 @@ from sepcbench.report.columns import (
     used_columns,
 )
 from sepcbench.report.table import Table
+from sepcbench.report.verdict import verdict_table
 
 
 def tables(results: Results) -> list[Table]:
-    """The row table, and the claim table if the suite makes claims."""
+    """The row table, the claim table if the suite makes claims, and the verdict on its rows."""
     found = [row_table(results)]
     if results.claims:
         found.append(claim_table(results))
-    return found
+    verdict = verdict_table(results)
+    return found if verdict is None else [*found, verdict]
 
 
 def row_table(results: Results) -> Table:

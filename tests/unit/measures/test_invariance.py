@@ -14,6 +14,7 @@ from sepcbench.errors import UsageError
 from sepcbench.measures import invariance
 from sepcbench.measures.agreement import agreement, level_correlations
 from sepcbench.measures.invariance import on_gaussian, on_network
+from sepcbench.necks.lengthening import lengthened
 from sepcbench.ops.gaussian import gaussian_pyramid, shrink
 from sepcbench.specs import PconvSpec
 from sepcbench.variants import variant
@@ -62,7 +63,7 @@ def test_appendix_3(neck: str, depth: int, size: tuple[int, int]) -> None:
     small = {"necks.1.depth": depth, "necks.1.channels": 8, "necks.1.groups": 2}
     spec = variant(f"retinanet_tiny_{neck}", small)
     detector = detectors.build(spec, seed=0)
-    found = on_gaussian(detector, image(*size), seed=1, border=0)
+    found = on_gaussian(detector, image(*size), lengthened, seed=1, border=0)
     inside = [pair for pair in found.pairs if pair.inside]
     assert [pair.level for pair in inside] == [4, 5, 6, 7]
     for pair in found.pairs:
@@ -98,8 +99,8 @@ def test_independent_norms_are_not_invariant() -> None:
     spec = variant("retinanet_tiny_pconv", {"norm": "independent", "depth": 1})
     detector = detectors.build(spec)
     with pytest.raises(UsageError, match="parameters for each level"):
-        on_gaussian(detector, image())
-    wide = invariance._longer(detector, 1, (32,) * 9, seed=0)
+        on_gaussian(detector, image(), lengthened)
+    wide = lengthened(spec.necks[1:], detector.necks[1:], (32,) * 9, seed=0)
     for norm in (m for m in wide.modules() if isinstance(m, nn.BatchNorm2d)):
         nn.init.uniform_(norm.weight)
     x = torch.randn(1, 32, 64, 64)
@@ -112,7 +113,7 @@ def test_independent_norms_are_not_invariant() -> None:
 def test_a_variant_without_pconvs_has_nothing_to_measure_on_a_gaussian_pyramid() -> None:
     detector = detectors.build(variant("retinanet_tiny_fpn"))
     with pytest.raises(UsageError, match="has no PConv"):
-        on_gaussian(detector, image())
+        on_gaussian(detector, image(), lengthened)
 
 
 # --- networks ------------------------------------------------------------------------------
@@ -153,6 +154,31 @@ def test_a_real_backbone_is_not_invariant(neck: str) -> None:
     names = [matrix.name for matrix in found.matrices]
     assert names[:2] == ["backbone", "after the fusing necks"]
     assert ("after plain PConvs" in names) == (neck == "sepc")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_of_the_detector_stays(training: bool) -> None:
+    detector = detectors.build(variant("retinanet_tiny_sepc"), seed=0).train(training)
+    before = {key: value.clone() for key, value in detector.state_dict().items()}
+    modes = [module.training for module in detector.modules()]
+    on_network(detector, image(256, 256))
+    on_gaussian(detector, image(), lengthened)
+    assert [module.training for module in detector.modules()] == modes
+    assert all(torch.equal(value, before[key]) for key, value in detector.state_dict().items())
+
+
+def test_lengthened_necks_keep_their_parameters_or_draw_them() -> None:
+    detector = detectors.build(variant("retinanet_tiny_pconv"), seed=0)
+    chain = detector.spec.necks[1:], detector.necks[1:], (32,) * 9
+    kept, drawn, again, other = (lengthened(*chain, seed) for seed in (None, 1, 1, 2))
+    x = [torch.randn(1, 32, 2 ** (9 - i), 2 ** (9 - i)) for i in range(4, 9)]
+    given = invariance._joined(detector.necks[1:], x)
+    assert all(map(torch.equal, invariance._joined(kept, x), given))
+    assert not kept[0].training
+    first, same, different = (necks[0].blocks[0].conv.up.weight for necks in (drawn, again, other))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, different)
+    assert first.any()
 
 
 def test_the_share_that_deforming_repairs() -> None:
