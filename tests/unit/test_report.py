@@ -75,7 +75,10 @@ def test_files_and_pictures_are_written(tmp_path):
         "table.csv",
         "table.tex",
         "page.html",
+        "records.json",
         "macs.png",
+        "latency.png",
+        "ap_by_size.png",
         "ap_over_macs.png",
         "ap_over_latency.png",
     }
