@@ -78,7 +78,7 @@ def ablate(
     decoded = {how: _with_pixels_of(how, own) for how in sets}
     found = _detect(detector, data, ids, [*decoded.values(), *sets], device, batch, progress)
     scores = {
-        how: score(data, boxes, variant=detector.spec.name, checkpoint=checkpoint)
+        how: score(data, boxes, variant=detector.spec.name, checkpoint=checkpoint, resamples=0)
         for how, boxes in found.items()
     }
     return tuple(

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from sepcbench.data.coco import CocoData, category_ids, check_images
 from sepcbench.data.loading import EvaluationBatch, evaluation_batches
-from sepcbench.data.needs import check_given, gives_proposals
+from sepcbench.data.needs import check_given
 from sepcbench.data.proposals import Proposals
 from sepcbench.data.segmentations import encode_mask
 from sepcbench.detectors import Detections, Detector
 from sepcbench.measures.pasting import paste
-from sepcbench.specs import RcnnSpec, VariantSpec
+from sepcbench.specs import VariantSpec
 
 Progress = Callable[[int, int, str], None]
 # what a proposals file has for a category
@@ -55,7 +55,7 @@ def detect_all(
     """
     check_images(data)
     check_given(detector.spec, data, proposals)
-    agnostic = gives_proposals(detector.spec.head)
+    agnostic = detector.spec.head.gives_proposals
     ids = (PROPOSAL_CATEGORY,) if agnostic else category_ids(data, classes)
     conventions = detector.spec.conventions
     was_training = detector.training
@@ -92,10 +92,9 @@ def _add_masks(
     spec: VariantSpec,
 ) -> None:
     """Add the pasted mask of each detection to the entries of an image of `size` (h, w)."""
-    if result.masks is None:
+    threshold = spec.head.mask_threshold
+    if result.masks is None or threshold is None:
         return
-    head = spec.head
-    threshold = head.mask.threshold if isinstance(head, RcnnSpec) and head.mask else 0.5
     kept = [i for i, label in enumerate(result.labels.tolist()) if ids[label] is not None]
     masks, boxes = result.masks.detach().float().cpu(), result.boxes.detach().cpu()
     for entry, i in zip(entries, kept, strict=True):
