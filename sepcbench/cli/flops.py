@@ -8,11 +8,20 @@ import typer
 
 from sepcbench.cli import options
 from sepcbench.cli.options import Format, Set
-from sepcbench.cli.rows import Shape, chosen_rows, cost_settings, with_rows
+from sepcbench.cli.rows import (
+    Backbone,
+    ChosenRow,
+    Shape,
+    build_row,
+    chosen_rows,
+    cost_settings,
+    with_rows,
+)
 from sepcbench.codec import encode
 from sepcbench.errors import CountError, SepcbenchError
 from sepcbench.report.table import Table
-from sepcbench.specs import CostConvention, VariantSpec
+from sepcbench.specs import CostConvention
+from sepcbench.specs.own import OwnSpec
 from sepcbench.units import format_shape, giga, mega, parse_shape
 
 if TYPE_CHECKING:
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 # Digits after the point of single modules and ops, which may be small.
 FINE = 6
 PARTS = ("total", "backbone", "neck", "head", "tower")
+_ROUTES = {False: "empty batch", True: "real image"}
 
 CONVENTION_NOTES: dict[str, str] = {
     "mac": "MAC: one multiply-add of a conv, deformable conv or matmul; others print it as FLOPs.",
@@ -32,13 +42,23 @@ TOWER_NOTE = "tower: the convs of the head towers without predictions; part of n
 
 def flops(
     variants: Annotated[
-        list[str] | None, typer.Argument(help="Variants; see `sepcbench list variants`.")
+        list[str] | None,
+        typer.Argument(
+            help="Variants (see `sepcbench list variants`), or MODULE:NAME of yours.",
+            autocompletion=options.complete_variant,
+        ),
     ] = None,
     suite: Annotated[
-        str | None, typer.Option("--suite", help="Count the rows of a suite, by name or file.")
+        str | None,
+        typer.Option(
+            "--suite",
+            help="Count the rows of a suite, by name or file.",
+            autocompletion=options.complete_suite,
+        ),
     ] = None,
     sets: Set = None,
     shape: Shape = None,
+    backbone: Backbone = None,
     by: Annotated[str, typer.Option("--by", help="part, module or op.")] = "part",
     exact: Annotated[
         bool, typer.Option("--exact", help="Trace a real image, not an empty batch.")
@@ -56,6 +76,7 @@ def flops(
 
     Example: sepcbench flops retinanet_r50_fpn retinanet_r50_sepc
     Example: sepcbench flops retinanet_r50_sepc --by module --format md
+    Example: sepcbench flops retinanet_r50_fpn my_neck.py:MyNeck --backbone r50
     """
     options.check_format(fmt)
     options.check_choice("view", by, VIEW_TABLES)
@@ -63,34 +84,40 @@ def flops(
         options.check_choice("convention", convention, get_args(CostConvention))
     settings = cost_settings(suite, shape, convention)
     size = parse_shape(settings.shape)
-    rows = chosen_rows(variants, suite, sets)
+    rows = chosen_rows(variants, suite, sets, backbone)
     costs = []
     with options.progress_bar("flops") as progress:
         for done, row in enumerate(rows):
             progress(done, len(rows), row.name)
-            costs.append(_count(row.spec, size, exact, check, settings.convention))
+            costs.append(_count(row, size, exact, check, settings.convention))
     tables = VIEW_TABLES[by]([row.name for row in rows], costs)
     options.emit(fmt, tables, with_rows(rows, [encode(cost) for cost in costs]))
 
 
 def _count(
-    spec: VariantSpec, shape: tuple[int, int], exact: bool, check: bool, convention: Any
+    row: ChosenRow, shape: tuple[int, int], exact: bool, check: bool, convention: Any
 ) -> Cost:
-    from sepcbench import detectors
     from sepcbench.measures.cost import cost
 
+    # nobody promised that a module of the user's own counts right on an empty batch
+    own = isinstance(row.spec, OwnSpec)
+    exact = exact or own
+    kind = "module" if own else "variant"
     # an empty batch reads no weight; a real image must not meet uninitialised offsets
-    detector = detectors.build(spec, init=exact)
+    detector = build_row(row, init=exact)
     try:
         counted = cost(detector, shape, exact=exact, convention=convention)
         if check:
             _check(detector, counted)
     except SepcbenchError as error:
-        raise type(error)(f"variant '{spec.name}': {error}") from None
-    except RuntimeError as error:
-        line = str(error).splitlines()[0]
+        raise type(error)(f"{kind} '{row.name}': {error}") from None
+    except Exception as error:
+        if not (own or isinstance(error, RuntimeError)):
+            raise
+        line = (str(error).splitlines() or [""])[0]
+        line = line if isinstance(error, RuntimeError) else f"{type(error).__name__}: {line}"
         raise CountError(
-            f"variant '{spec.name}' does not run at {format_shape(shape)}: {line}; "
+            f"{kind} '{row.name}' does not run at {format_shape(shape)}: {line}; "
             "try another --shape"
         ) from None
     return counted
@@ -109,9 +136,10 @@ def _check(detector: Any, counted: Cost) -> None:
 # --- tables --------------------------------------------------------------------------------
 
 
-def _title(cost: Cost) -> str:
-    route = "real image" if cost.exact else "empty batch"
-    return f"Multiply-adds of one {format_shape(cost.shape)} image ({cost.convention}, {route})"
+def _title(costs: list[Cost]) -> str:
+    cost = costs[0]
+    routes = " or ".join(sorted({_ROUTES[cost.exact] for cost in costs}))
+    return f"Multiply-adds of one {format_shape(cost.shape)} image ({cost.convention}, {routes})"
 
 
 def part_tables(names: list[str], costs: list[Cost]) -> list[Table]:
@@ -128,8 +156,9 @@ def part_tables(names: list[str], costs: list[Cost]) -> list[Table]:
     for name, cost in zip(names, costs):
         macs = dict(cost.macs)
         params = (mega(cost.params), mega(cost.trainable_params))
-        rows.append((name, *params, *(giga(macs[p]) for p in PARTS), giga(cost.sampling_macs)))
-    return [Table(_title(costs[0]), headers, tuple(rows), _notes(costs))]
+        counts = tuple(giga(macs[part]) if part in macs else "" for part in PARTS)
+        rows.append((name, *params, *counts, giga(cost.sampling_macs)))
+    return [Table(_title(costs), headers, tuple(rows), _notes(costs))]
 
 
 def module_tables(names: list[str], costs: list[Cost]) -> list[Table]:
@@ -140,7 +169,7 @@ def module_tables(names: list[str], costs: list[Cost]) -> list[Table]:
         for path, macs in cost.by_module
     ]
     headers = ("variant", "module", "GMAC (lower is better)", "share of total")
-    return [Table(_title(costs[0]), headers, tuple(rows), _notes(costs)[:1])]
+    return [Table(_title(costs), headers, tuple(rows), _notes(costs)[:1])]
 
 
 def op_tables(names: list[str], costs: list[Cost]) -> list[Table]:
@@ -156,7 +185,7 @@ def op_tables(names: list[str], costs: list[Cost]) -> list[Table]:
         "outside the total, 10^9 elements",
         "share of total",
     )
-    return [Table(_title(costs[0]), headers, tuple(rows), (*_notes(costs)[:1], *_unknown(costs)))]
+    return [Table(_title(costs), headers, tuple(rows), (*_notes(costs)[:1], *_unknown(costs)))]
 
 
 def _share(macs: int, cost: Cost) -> str:

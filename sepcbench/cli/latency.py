@@ -9,7 +9,15 @@ import typer
 
 from sepcbench.cli import options
 from sepcbench.cli.options import Device, Format, Set
-from sepcbench.cli.rows import ChosenRow, Shape, chosen_rows, latency_settings, with_rows
+from sepcbench.cli.rows import (
+    Backbone,
+    ChosenRow,
+    Shape,
+    build_row,
+    chosen_rows,
+    latency_settings,
+    with_rows,
+)
 from sepcbench.codec import encode
 from sepcbench.records import Failure, Latency, interrupted
 from sepcbench.report.table import Table
@@ -29,14 +37,24 @@ HEADERS = (
 
 def latency(
     variants: Annotated[
-        list[str] | None, typer.Argument(help="Variants; the first is the reference.")
+        list[str] | None,
+        typer.Argument(
+            help="Variants, or MODULE:NAME of yours; the first is the reference.",
+            autocompletion=options.complete_variant,
+        ),
     ] = None,
     suite: Annotated[
-        str | None, typer.Option("--suite", help="Time the rows of a suite, by name or file.")
+        str | None,
+        typer.Option(
+            "--suite",
+            help="Time the rows of a suite, by name or file.",
+            autocompletion=options.complete_suite,
+        ),
     ] = None,
     sets: Set = None,
     device: Device = "cpu",
     shape: Shape = None,
+    backbone: Backbone = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per call.")] = None,
     dtype: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16.")] = None,
     scope: Annotated[
@@ -57,6 +75,7 @@ def latency(
 
     Example: sepcbench latency retinanet_r50_fpn retinanet_r50_sepc --device cuda --dtype fp16
     Example: sepcbench latency retinanet_tiny_fpn retinanet_tiny_sepc --shape 128x128 --scope neck
+    Example: sepcbench latency retinanet_r50_fpn my_neck.py:MyNeck --backbone r50 --scope neck
     """
     options.check_format(fmt)
     for kind, value, known in (
@@ -71,7 +90,7 @@ def latency(
         suite, shape=shape, batch=batch, dtype=dtype, scope=scope, engine=engine
     )
     plan = replace(plan, protocol=_protocol(plan.protocol, rounds, samples, max_seconds, seed))
-    rows = chosen_rows(variants, suite, sets)
+    rows = chosen_rows(variants, suite, sets, backbone)
     records, environment = _measure(rows, plan, device)
     json_rows = [{**encode(record), "environment": environment} for record in records.values()]
     table = latency_table(records)
@@ -104,13 +123,12 @@ def _protocol(
 def _measure(
     rows: list[ChosenRow], plan: LatencySettings, device: str
 ) -> tuple[dict[str, Latency | Failure], Any]:
-    from sepcbench import detectors
     from sepcbench.engines import ENGINES
     from sepcbench.measures.environment import environment
     from sepcbench.measures.latency import measure
 
     seed = plan.protocol.seed
-    built = {row.name: detectors.build(row.spec, seed=seed) for row in rows}
+    built = {row.name: build_row(row, seed=seed) for row in rows}
     with options.progress_bar("latency") as progress:
         records = measure(
             built,

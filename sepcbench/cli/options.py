@@ -13,7 +13,8 @@ import typer
 from sepcbench.errors import UsageError, unknown
 from sepcbench.report.table import Table
 from sepcbench.specs import Dtype, VariantSpec
-from sepcbench.variants import variant
+from sepcbench.suites import names as suite_names
+from sepcbench.variants import VARIANTS, variant
 
 Progress = Callable[[int, int, str], None]
 FORMATS = ("table", "json", "csv", "md")
@@ -24,7 +25,20 @@ Set = Annotated[
 ]
 Format = Annotated[str, typer.Option("--format", help="table, json, csv or md.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:INDEX.")]
+Referee = Annotated[
+    bool, typer.Option("--referee", help="Score with pycocotools too; a difference is a failure.")
+]
 Shape = Annotated[str, typer.Option("--shape", help="Input size, HEIGHTxWIDTH in pixels.")]
+
+
+def complete_variant(incomplete: str) -> list[str]:
+    """Names of variants that start so, for the shell."""
+    return [name for name in VARIANTS if name.startswith(incomplete)]
+
+
+def complete_suite(incomplete: str) -> list[str]:
+    """Names of suites that start so, for the shell."""
+    return [name for name in suite_names() if name.startswith(incomplete)]
 
 
 def parse_pairs(option: str, form: str, given: Iterable[str] | None) -> dict[str, str]:

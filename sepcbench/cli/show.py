@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="VARIANT", help="A named variant.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="VARIANT", help="A named variant.", autocompletion=options.complete_variant
+        ),
+    ],
     sets: options.Set = None,
     shape: options.Shape = "800x1344",
     fmt: options.Format = "table",
