@@ -35,9 +35,14 @@ def blank(spec):
 
 def repeats(name):
     """Whether others have all its blocks: deep backbones r18's and r50's, other heads tiny's."""
-    deep = any(part in name for part in ("_r34_", "_r101_", "_r152_", "_x101_", "_hrnet_"))
-    other = f"retinanet_{name.split('_', 1)[1]}" in VARIANTS and not name.startswith("retinanet_")
-    return deep or (other and "_tiny_" not in name)
+    if any(part in name for part in ("_r34_", "_r101_", "_r152_", "_x101_", "_hrnet_")):
+        return True
+    if (
+        name.startswith("retinanet_")
+        or name.replace(name.split("_")[0], "retinanet") not in VARIANTS
+    ):
+        return False
+    return not name.endswith(("_tiny_fpn", "_tiny_dcn_head", "_tiny_sepc"))
 
 
 def with_repeats_slow(names):
