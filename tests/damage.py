@@ -10,7 +10,7 @@ from sepcbench.errors import SepcbenchError
 
 # The same examples on every run: a failure elsewhere is a failure here.
 FUZZ = settings(
-    max_examples=100,
+    max_examples=50,
     deadline=None,
     derandomize=True,
     database=None,
