@@ -148,6 +148,7 @@ def test_trainings_killed_at_many_moments(folder, undisturbed, seed):
     check_train(folder, undisturbed, [drawn.uniform(0, 2) for _ in range(drawn.randint(1, 4))])
 
 
+@pytest.mark.slow
 def test_an_eval_that_is_killed_leaves_whole_detections_or_none(folder, undisturbed):
     whole, _ = undisturbed
     (checkpoint,) = whole.glob("runs/trained/retinanet_tiny_sepc-*/last.safetensors")
