@@ -15,7 +15,8 @@ from sepcbench.report.table import Table
 from sepcbench.variants import DETECTORS, VARIANTS
 
 VARIANT_NOTE = (
-    "Any DETECTOR_BACKBONE_NECK is a variant: see `sepcbench list detectors` and `list backbones`."
+    "A variant is DETECTOR_BACKBONE_NECK: see `sepcbench list detectors` (with their necks) and "
+    "`list backbones`."
 )
 
 

@@ -65,11 +65,20 @@ def _count(module: nn.Module) -> dict[str, int]:
 
 
 def _maps(detector: nn.Module, spec: VariantSpec, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Size of the head's maps per level, from a forward pass on tensors without data."""
+    """Size of the head's maps per level, from a forward pass on tensors without data.
+
+    Of a second stage the maps are those of its RPN; without one there are none.
+    """
     import torch
 
+    from sepcbench.heads.rcnn import RcnnHead
+
+    head: Any = detector.to("meta").eval().head
+    head.train(isinstance(head, RcnnHead))  # in training mode it stops at the maps
     with torch.no_grad():
-        outputs = detector.to("meta").eval()(torch.empty(1, 3, *size, device="meta"))
+        outputs = detector(torch.empty(1, 3, *size, device="meta"))
+    if isinstance(head, RcnnHead):
+        outputs = outputs.rpn or ()
     return [
         {
             "level": f"P{level}",
