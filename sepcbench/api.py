@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sepcbench.errors import DataError, UsageError, unknown
+from sepcbench.errors import DataError, unknown
 from sepcbench.records import Accuracy, Cost, Failure, Latency, Recall, Results, Training, flat
 from sepcbench.specs import (
     CostConvention,
@@ -23,10 +23,9 @@ from sepcbench.specs import (
     Scope,
     VariantSpec,
 )
-from sepcbench.specs.own import OwnSpec
 from sepcbench.suites import Suite
+from sepcbench.targets import is_own, module_of, rows_of, spec_of
 from sepcbench.units import parse_shape
-from sepcbench.variants import VARIANTS
 from sepcbench.variants import variant as find_variant
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def build(name: str | VariantSpec, **overrides: Any) -> Detector:
     """
     from sepcbench import detectors
 
-    return detectors.build(_spec(name, overrides))
+    return detectors.build(spec_of(name, overrides))
 
 
 def load(
@@ -147,9 +146,9 @@ def flops(
     """
     from sepcbench.measures.cost import cost
 
-    whole = not isinstance(target, (str, VariantSpec)) or _is_own(target)
+    whole = not isinstance(target, (str, VariantSpec)) or is_own(target)
     exact = whole if exact is None else exact
-    module = _module(target, backbone, init=exact)
+    module = module_of(target, backbone, init=exact)
     return cost(module, _size(shape), exact=exact, convention=convention)
 
 
@@ -191,7 +190,7 @@ def latency(
     if engine not in ENGINES:
         raise unknown("engine", engine, ENGINES)
     return measure(
-        _rows(targets, backbone, plan.seed),
+        rows_of(targets, backbone, plan.seed),
         scope=scope,
         shape=_size(shape),
         batch=batch,
@@ -259,7 +258,7 @@ def train(
 
     plan = Recipe(**_known(recipe, Recipe, "recipe field"))
     return run_training(
-        _spec(target, {}),
+        spec_of(target, {}),
         _data(data, split),
         plan,
         device=device,
@@ -402,64 +401,6 @@ def write_report(what: Results | str | Path, out: str | Path) -> list[Path]:
 
 
 # --- from what is given to what is measured ------------------------------------------------
-
-
-def _spec(target: str | VariantSpec, overrides: dict[str, Any]) -> VariantSpec:
-    if isinstance(target, str):
-        return find_variant(target, overrides)
-    from sepcbench.overriding import override
-
-    for path, value in overrides.items():
-        target = override(target, path, value)
-    return target
-
-
-def _is_own(target: Any) -> bool:
-    return isinstance(target, str) and ":" in target and target not in VARIANTS
-
-
-def _module(target: Any, backbone: str | None, *, init: bool, seed: int | None = None) -> nn.Module:
-    """The module of a target, with what a measure asks of it."""
-    from sepcbench import detectors, own_modules
-
-    if isinstance(target, (detectors.Detector, own_modules.OwnNeck, own_modules.OwnDetector)):
-        return target
-    if _is_own(target):
-        return own_modules.build(OwnSpec(target, backbone), seed=seed)
-    if isinstance(target, (str, VariantSpec)):
-        return detectors.build(_spec(target, {}), init=init, seed=seed)
-    return own_modules.dress(target, OwnSpec(_place(target), backbone), seed=seed)
-
-
-def _place(target: Any) -> str:
-    made = target if callable(target) and hasattr(target, "__qualname__") else type(target)
-    return f"{made.__module__}:{made.__qualname__}"
-
-
-def _name(target: Any) -> str:
-    """The name of a row: the variant's, or that of the module's class."""
-    if isinstance(target, str):
-        return target
-    spec = target if isinstance(target, VariantSpec) else getattr(target, "spec", None)
-    return getattr(spec, "name", None) or _place(target).rpartition(":")[2]
-
-
-def _rows(
-    targets: Sequence[Any] | Mapping[str, Any], backbone: str | None, seed: int
-) -> dict[str, nn.Module]:
-    if isinstance(targets, str) or not isinstance(targets, (Sequence, Mapping)):
-        targets = [targets]
-    named = targets.items() if isinstance(targets, Mapping) else ((_name(t), t) for t in targets)
-    rows: dict[str, nn.Module] = {}
-    for name, target in named:
-        unique, number = name, 1
-        while unique in rows:
-            number += 1
-            unique = f"{name}#{number}"
-        rows[unique] = _module(target, backbone, init=True, seed=seed)
-    if not rows:
-        raise UsageError("nothing to time; name a variant or give a module")
-    return rows
 
 
 def _detector(model: str | Path | Detector) -> tuple[Detector, tuple[str, ...], str | None]:
