@@ -78,6 +78,60 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class DeviceState:
+    """A GPU while one row was timed in one round; None where the driver does not tell.
+
+    `throttle` are the reasons why clocks were lowered; `other_processes` are those of others that
+    hold memory of the card.
+    """
+
+    sm_mhz: float | None = None
+    memory_mhz: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    throttle: tuple[str, ...] = ()
+    other_processes: int | None = None
+
+
+@dataclass(frozen=True)
+class PartTime:
+    """Median time of one part of a detector, on inputs computed beforehand."""
+
+    name: str
+    median_s: float
+    ci95_s: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The parts of a call, timed in a separate pass in turns with the whole.
+
+    `parts` in the order they run: backbone, each neck, head, decode, nms. What they add up to is
+    to be near `whole_s`; parts that run alone miss what overlaps.
+    """
+
+    parts: tuple[PartTime, ...]
+    whole_s: float
+    sum_s: float
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The roofline of a call: no faster than its arithmetic, nor than its memory traffic.
+
+    `seconds` is the larger of `macs / macs_per_s` and `bytes / bytes_per_s`; both rates were
+    measured on the same device, in the same dtype. `bytes` are weights, and what every conv reads
+    and writes.
+    """
+
+    macs: int
+    bytes: int
+    macs_per_s: float
+    bytes_per_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Latency:
     """Time per forward call of one variant, with every raw sample.
 
@@ -85,7 +139,15 @@ class Latency:
     CUDA-event times and `wall_samples_s` synchronised wall-clock times; on a CPU both are the
     same clock and the second is empty. `stopped` is "rounds", "settled", "time limit" or
     "interrupted". `reference` is the row that ratios were to be taken to; `ratio` is None for that
-    row itself, and for all where it failed.
+    row itself, and for all where it failed. `eager_ratio` is to the same variant run eagerly under
+    the same conditions.
+
+    `tf32`: whether convs and matmuls of float32 may use it. `engine_error`: the largest difference
+    of the engine's output to eager's, over the largest value. `states` has one entry per round,
+    `repeated_rounds` were taken again because of low clocks, and of `flagged_rounds` (indices) the
+    clocks stayed low. `energy_j` is per image. `launches` and `busy_share` are of a separate pass
+    with the profiler, `peak_bytes` of one that counts memory. `candidates` are the boxes per image
+    that random weights were made to give to NMS.
     """
 
     variant: str
@@ -116,6 +178,48 @@ class Latency:
     ratio: Ratio | None = None
     reference: str = ""
     detections: int | None = None
+    mean_s: float | None = None
+    tf32: bool | None = None
+    protocol: str = ""
+    flushed_l2: bool = False
+    candidates: int | None = None
+    engine_error: float | None = None
+    eager_ratio: Ratio | None = None
+    split: Split | None = None
+    floor: Floor | None = None
+    launches: int | None = None
+    busy_share: float | None = None
+    peak_bytes: int | None = None
+    energy_j: float | None = None
+    states: tuple[DeviceState, ...] = ()
+    repeated_rounds: int = 0
+    flagged_rounds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class SizeBand:
+    """AP of the objects of a band of sizes, as a fraction of 1; None without any.
+
+    `kind` "pixels": the root of the area in pixels is in [low, high); "relative": over the root of
+    the image's area. `high` is None for the last band.
+    """
+
+    kind: str
+    low: float
+    high: float | None
+    objects: int
+    ap: float | None
+
+
+@dataclass(frozen=True)
+class LevelShare:
+    """What one pyramid level found: detections, and objects matched at IoU 0.5, by COCO size."""
+
+    level: int
+    detections: int
+    found_small: int
+    found_medium: int
+    found_large: int
 
 
 @dataclass(frozen=True)
@@ -124,6 +228,9 @@ class Accuracy:
 
     None where there is no ground truth to score (pycocotools prints -1 there). `task` is "bbox"
     where boxes were compared, "segm" where masks were.
+
+    `bands` are AP by finer sizes, `levels` what each pyramid level found, `test_time` the options
+    beyond one pass per image ("" for none), such as "scales 400-1200, flip".
 
     `draws` are AP on resamples of the images, drawn with replacement, and `ap_ci95` the 95 %
     interval that they give; none for a set of few images. Of two records with the same
@@ -152,6 +259,9 @@ class Accuracy:
     ap_ci95: tuple[float, float] | None = None
     draws: tuple[float, ...] = ()
     drawn_from: str = ""
+    bands: tuple[SizeBand, ...] = ()
+    levels: tuple[LevelShare, ...] = ()
+    test_time: str = ""
 
 
 @dataclass(frozen=True)
@@ -260,10 +370,21 @@ class ScoreDifference:
 
 
 @dataclass(frozen=True)
+class Seeded:
+    """A score, or the training behind it, of one more seed; `kind` as in its file's name."""
+
+    kind: str
+    seed: int
+    record: Accuracy | Recall | Training
+
+
+@dataclass(frozen=True)
 class Row:
     """One row of a results table: everything measured and published for one variant.
 
-    `differences` are to the first row that was scored, by kind of record.
+    `differences` are to the first row that was scored, by kind of record. `timings` are latencies
+    under further conditions (engine, dtype, batch) than those of `latency`; `seeds` are scores and
+    trainings of further seeds than that of `accuracy`, `recall` and `training`.
     """
 
     name: str
@@ -280,6 +401,8 @@ class Row:
     training: Training | None = None
     failures: tuple[Failure, ...] = ()
     differences: tuple[tuple[str, ScoreDifference], ...] = ()
+    timings: tuple[Latency, ...] = ()
+    seeds: tuple[Seeded, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 from sepcbench.codec import decode, encode
 from sepcbench.differences import against_first
-from sepcbench.records import ClaimOutcome, Failure, Origin, Results, Row
-from sepcbench.store import Store, Stored
+from sepcbench.records import ClaimOutcome, Failure, Latency, Origin, Results, Row, Seeded
+from sepcbench.store import MORE, Store, Stored, plain_kind
 from sepcbench.suites import (
     Claim,
     RowEntry,
@@ -75,11 +75,18 @@ def _run_as(suite: Suite) -> str:
 def _row(row: SuiteRow, stored: dict[tuple[str, str], Stored]) -> Row:
     found: dict[str, Any] = {}
     failures: list[Failure] = []
+    timings: list[Latency] = []
+    seeds: list[Seeded] = []
     for (name, kind), item in stored.items():
         if name != row.name:
             continue
         if isinstance(item.record, Failure):
             failures.append(item.record)
+        elif isinstance(item.record, Latency) and MORE in kind:
+            timings.append(item.record)
+        elif MORE in kind:
+            record: Any = item.record
+            seeds.append(Seeded(plain_kind(kind), int(kind.split(MORE)[1]), record))
         else:
             found[kind] = item.record
     return Row(
@@ -90,6 +97,8 @@ def _row(row: SuiteRow, stored: dict[tuple[str, str], Stored]) -> Row:
         row.not_published,
         row.group,
         failures=tuple(failures),
+        timings=tuple(timings),
+        seeds=tuple(seeds),
         **found,
     )
 

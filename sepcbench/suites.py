@@ -42,8 +42,21 @@ class CostSettings:
 
 
 @dataclass(frozen=True)
+class MoreTimings:
+    """Further conditions that a suite times on one kind of device: all combinations."""
+
+    engines: tuple[EngineName, ...] = ()
+    dtypes: tuple[Dtype, ...] = ()
+    batches: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class LatencySettings:
-    """How a suite times. `protocol` overrides fields of `specs.Protocol`."""
+    """How a suite times. `protocol` overrides fields of `specs.Protocol`.
+
+    `cpu` and `cuda` say what else is timed there: the engine, dtype and batch of the suite always
+    are, and with them all combinations of what is named.
+    """
 
     scope: Scope = "forward"
     shape: str = "800x1344"
@@ -51,6 +64,8 @@ class LatencySettings:
     dtype: Dtype = "fp32"
     engine: EngineName = "eager"
     protocol: Protocol = field(default_factory=Protocol)
+    cpu: MoreTimings = field(default_factory=MoreTimings)
+    cuda: MoreTimings = field(default_factory=MoreTimings)
 
 
 @dataclass(frozen=True)
