@@ -27,9 +27,8 @@ from sepcbench.report.columns import (
 )
 from sepcbench.report.points import published_ratios
 from sepcbench.report.provenance import Source, published_facts, source
-from sepcbench.report.suite_tables import claim_table, row_table
+from sepcbench.report.suite_tables import MORE_TABLES, claim_table, row_table
 from sepcbench.report.table import Table
-from sepcbench.report.verdict import verdict_table
 
 # Axes of the plot, where the rows have such values; the first of each is shown first.
 X_AXES = ("latency_ratio", "macs", "latency", "params")
@@ -63,7 +62,7 @@ def html_page(results: Results) -> str:
         hint=_hint(results),
         notes=_list(row_table(results).notes),
         claims=_claims(results),
-        verdict=_verdict(results),
+        verdict=_more(results),
         origin=_origin(results),
         data=embedded_json(page_data(results)),
         style=style,
@@ -167,9 +166,14 @@ def _claims(results: Results) -> str:
     return _plain_table(claim_table(results), "claims", "Published statements")
 
 
-def _verdict(results: Results) -> str:
-    found = verdict_table(results)
-    return _plain_table(found, "verdict", "Verdict") if found else ""
+def _more(results: Results) -> str:
+    """Every further table that the records give something for."""
+    found = {title: make(results) for title, make in MORE_TABLES.items()}
+    return "\n".join(
+        _plain_table(table, f"table-{i}", title)
+        for i, (title, table) in enumerate(found.items())
+        if table is not None
+    )
 
 
 def _plain_table(table: Table, name: str, title: str) -> str:

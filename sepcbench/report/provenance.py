@@ -29,6 +29,9 @@ _LONG = (
     "losses",
     "per_class",
     "draws",
+    "states",
+    "bands",
+    "levels",
 )
 # Where the command writes, so that what it measures again does not replace what it is compared to.
 AGAIN, AGAIN_WORK = "--results again", "--work again/work"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sepcbench.records import ClaimOutcome, Results, Row
+from sepcbench.report.bands_plot import levels_table
 from sepcbench.report.columns import (
     BLANK,
     BLANK_NOTE,
@@ -15,17 +18,27 @@ from sepcbench.report.columns import (
     published_cells,
     used_columns,
 )
+from sepcbench.report.seeds import seeds_table
 from sepcbench.report.table import Table
+from sepcbench.report.timing_tables import parts_table, timing_table
 from sepcbench.report.verdict import verdict_table
 
 
 def tables(results: Results) -> list[Table]:
-    """The row table, the claim table if the suite makes claims, and the verdict on its rows."""
-    found = [row_table(results)]
-    if results.claims:
-        found.append(claim_table(results))
-    verdict = verdict_table(results)
-    return found if verdict is None else [*found, verdict]
+    """The row table, then every other one that the records give something for."""
+    claims = claim_table(results) if results.claims else None
+    more = (claims, *(make(results) for make in MORE_TABLES.values()))
+    return [row_table(results), *(table for table in more if table is not None)]
+
+
+# After the rows and the claims: each where the records give something for it.
+MORE_TABLES: dict[str, Callable[[Results], Table | None]] = {
+    "Verdict": verdict_table,
+    "Over seeds": seeds_table,
+    "Latency by engine, dtype and batch": timing_table,
+    "Latency by part": parts_table,
+    "Which pyramid level found what": levels_table,
+}
 
 
 def row_table(results: Results) -> Table:
