@@ -14,7 +14,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from sepcbench.records import Results, Row
+from sepcbench.records import Accuracy, Recall, Results, Row
 from sepcbench.report.columns import (
     COLUMNS,
     counted_alike,
@@ -25,7 +25,7 @@ from sepcbench.report.columns import (
     published_cells,
     used_columns,
 )
-from sepcbench.report.points import published_ratios
+from sepcbench.report.points import QUALITIES, published_ratios
 from sepcbench.report.provenance import Source, published_facts, source
 from sepcbench.report.suite_tables import MORE_TABLES, claim_table, row_table
 from sepcbench.report.table import Table
@@ -275,7 +275,10 @@ def _cell_data(results: Results, row: Row, name: str) -> dict[str, Any]:
 
 
 def _interval(row: Row, name: str) -> list[float] | None:
-    """The 95 % interval of a latency in the column's unit."""
+    """The 95 % interval of a latency or a score in the column's unit."""
+    for quality in QUALITIES.values():
+        if name == quality.column:
+            return _percent(getattr(row, quality.record))
     if row.latency is None or COLUMNS[name].value(row) is None:
         return None
     if COLUMNS[name].value is latency_ratio:
@@ -283,6 +286,10 @@ def _interval(row: Row, name: str) -> list[float] | None:
     if COLUMNS[name].value is latency_ms:
         return [1e3 * end for end in row.latency.ci95_s]
     return None
+
+
+def _percent(record: Accuracy | Recall | None) -> list[float] | None:
+    return [100 * end for end in record.ap_ci95] if record and record.ap_ci95 else None
 
 
 def _rounded(value: float | None) -> float | None:

@@ -15,14 +15,14 @@ function svg(name, attributes, parent, text) {
   return element;
 }
 
-// Points of the rows: {row, x, y, kind, bar}. A published accuracy stands over the published price
+// Points of the rows: {row, x, y, kind, bar, rise}: bar and rise are 95 % intervals of x and y. A published accuracy stands over the published price
 // where both are of one paper ("both"), else over the measured price.
 function points(x, y) {
   const found = [];
   for (const row of data.rows) {
     const price = row.cells[x] ?? {}, gain = row.cells[y] ?? {};
     if (price.value !== undefined && gain.value !== undefined) {
-      found.push({ row, x: price.value, y: gain.value, kind: "measured", bar: price.interval });
+      found.push({ row, x: price.value, y: gain.value, kind: "measured", bar: price.interval, rise: gain.interval });
     }
     if (gain.published === undefined) continue;
     const elsewhere = x === "latency_ratio" ? row.published_ratio : price.published;
@@ -87,11 +87,11 @@ function draw() {
     return;
   }
   const toX = scale(all.flatMap((point) => [point.x, ...(point.bar ?? [])]), box.left, box.right);
-  const toY = scale(all.map((point) => point.y), box.bottom, box.top);
+  const toY = scale(all.flatMap((point) => [point.y, ...(point.rise ?? [])]), box.bottom, box.top);
   drawAxes(picture, box, toX, toY, axisTitle(x, ", lower is better"), axisTitle(y, ", higher is better"));
   const lines = drawFronts(picture, all, toX, toY, box);
   const placed = all.map((point) => ({ point, x: toX(point.x), y: toY(point.y) }));
-  for (const mark of placed) drawPoint(picture, mark, toX, x, y);
+  for (const mark of placed) drawPoint(picture, mark, toX, toY, x, y);
   drawNames(picture, placed, box, lines);
   explain(all);
 }
@@ -137,7 +137,7 @@ function marker(kind, x, y) {
   return ["circle", { cx: x, cy: y, r: kind === "measured" ? 6 : 7 }];
 }
 
-function drawPoint(picture, mark, toX, x, y) {
+function drawPoint(picture, mark, toX, toY, x, y) {
   const { point } = mark, hollow = point.kind === "measured" ? "" : "hollow";
   const group = svg("g", { class: `point ${hollow} c${point.row.colour}`, tabindex: 0, role: "button" }, picture);
   group.setAttribute("aria-haspopup", "dialog");
@@ -147,6 +147,10 @@ function drawPoint(picture, mark, toX, x, y) {
   if (point.bar) {
     const ends = { x1: toX(point.bar[0]), x2: toX(point.bar[1]), y1: mark.y, y2: mark.y };
     svg("line", { class: "bar", ...ends }, group);
+  }
+  if (point.rise) {
+    const ends = { x1: mark.x, x2: mark.x, y1: toY(point.rise[0]), y2: toY(point.rise[1]) };
+    svg("line", { class: "bar rise", ...ends }, group);
   }
   const [shape, attributes] = marker(point.kind, mark.x, mark.y);
   svg(shape, { class: "mark", ...attributes }, group);

@@ -432,3 +432,13 @@ def test_every_control_has_a_name(tab):
     controls = [n for n in nodes if n.get("role", {}).get("value") in roles]
     assert len(controls) > 50
     assert all(node.get("name", {}).get("value") for node in controls)
+
+
+def test_the_plot_has_the_interval_of_a_score_as_a_vertical_bar(tab):
+    scored = dataclasses.replace(accuracy(), ap_ci95=(0.34, 0.39))
+    rows = tuple(dataclasses.replace(row, accuracy=scored) for row in suite(3).rows)
+    page = tab(dataclasses.replace(suite(3), rows=rows))
+    bars = "[...document.querySelectorAll('.point .rise')]"
+    heights = page.script(f"{bars}.map(b => b.y1.baseVal.value - b.y2.baseVal.value)")
+    assert len(heights) == 3
+    assert all(height > 5 for height in heights)
