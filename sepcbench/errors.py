@@ -19,6 +19,10 @@ class UsageError(SepcbenchError):
     """A name, option, shape or file that the user gave cannot be used."""
 
 
+class EngineError(UsageError):
+    """An engine cannot run here, or cannot run this module."""
+
+
 class DataError(SepcbenchError):
     """A data set is missing, incomplete or malformed."""
 

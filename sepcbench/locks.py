@@ -7,6 +7,7 @@ number of the process for those who find it locked.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,31 +20,37 @@ except ImportError:  # Windows: nothing is locked there
     fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
+_POLL_S = 0.05
 
 
 @contextmanager
-def locked(folder: Path, otherwise: str) -> Iterator[None]:
+def locked(
+    folder: Path, otherwise: str, *, name: str = NAME, what: str = "", wait_s: float = 0.0
+) -> Iterator[None]:
     """Keep other processes out of a folder, which is made if it is not there.
 
     Args:
         folder: what to lock.
         otherwise: what to do instead of waiting, such as "choose another --results folder".
+        name: of the lock file, where a folder has several things to lock.
+        what: is locked, in words, where it is not the folder.
+        wait_s: how long to wait for another process to be done.
 
     Raises:
         StoreError: another process is at work there, or the folder cannot be written.
     """
-    path = folder / NAME
+    path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = _acquire(path)
+        handle = _acquire_within(path, wait_s)
     except OSError as error:
         raise StoreError(
             f"{folder}: cannot be written: {error.strerror or error}; {otherwise}"
         ) from None
     if handle is None:
         raise StoreError(
-            f"{folder}: another sepcbench ({_owner(path)}) is at work there; wait for it to end, "
-            f"or {otherwise}"
+            f"{what or folder}: another sepcbench ({_owner(path)}) is at work there; wait for it "
+            f"to end, or {otherwise}"
         )
     try:
         yield
@@ -51,6 +58,15 @@ def locked(folder: Path, otherwise: str) -> Iterator[None]:
         with suppress(OSError):
             path.unlink()
         os.close(handle)
+
+
+def _acquire_within(path: Path, wait_s: float) -> int | None:
+    end = time.monotonic() + wait_s
+    handle = _acquire(path)
+    while handle is None and time.monotonic() < end:
+        time.sleep(_POLL_S)
+        handle = _acquire(path)
+    return handle
 
 
 def _acquire(path: Path) -> int | None:

@@ -7,7 +7,7 @@ AP and AR as fractions of 1. A value that does not exist is None, never NaN.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sepcbench.codec import encode
@@ -142,12 +142,14 @@ class Latency:
     row itself, and for all where it failed. `eager_ratio` is to the same variant run eagerly under
     the same conditions.
 
-    `tf32`: whether convs and matmuls of float32 may use it. `engine_error`: the largest difference
-    of the engine's output to eager's, over the largest value. `states` has one entry per round,
-    `repeated_rounds` were taken again because of low clocks, and of `flagged_rounds` (indices) the
-    clocks stayed low. `energy_j` is per image. `launches` and `busy_share` are of a separate pass
-    with the profiler, `peak_bytes` of one that counts memory. `candidates` are the boxes per image
-    that random weights were made to give to NMS.
+    `tf32`: whether convs and matmuls of float32 may use it. `engine_error`: the relative error of
+    the engine's outputs, ||engine - eager|| / ||eager|| (L2) of the worst tensor, to eager code of
+    the same dtype. `notes` say what of this case did not work, or is to be known.
+
+    `states` has one entry per round, `repeated_rounds` were taken again because of low clocks, and
+    of `flagged_rounds` (indices) the clocks stayed low. `energy_j` is per image. `launches` and
+    `busy_share` are of a separate pass with the profiler, `peak_bytes` of one that counts memory.
+    `candidates` are the boxes per image that random weights were made to give to NMS.
     """
 
     variant: str
@@ -194,6 +196,7 @@ class Latency:
     states: tuple[DeviceState, ...] = ()
     repeated_rounds: int = 0
     flagged_rounds: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -289,10 +292,26 @@ class Recall:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """How fast a training ran, all processes together, over all its sittings.
+
+    `data_wait` is the share of the time that the first process waited for images; `peak_bytes` the
+    most memory of its GPU, None on a CPU.
+    """
+
+    images_per_s: float
+    data_wait: float
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class Training:
     """How a checkpoint came to be: recipe, data, and the loss on the way.
 
-    `losses` are (iteration, total loss) pairs, thinned out for long runs.
+    `batch` is all images of an iteration, `learning_rate` the highest of the schedule. `losses` are
+    (iteration, total loss) pairs, thinned out for long runs; `scores` (iteration, AP) on the way,
+    as fractions of 1 (AR of an RPN). `pretrained` is where the backbone came from, "" if random.
+    `speed` depends on the machine: two trainings are equal without it, and no checkpoint has it.
     """
 
     variant: str
@@ -304,6 +323,11 @@ class Training:
     optimizer: str
     learning_rate: float
     losses: tuple[tuple[int, float], ...]
+    scores: tuple[tuple[int, float], ...] = ()
+    processes: int = 1
+    amp: str = "none"
+    pretrained: str = ""
+    speed: Speed | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -433,6 +457,7 @@ class Results:
     """All there is about a suite on one machine: what a report is drawn from.
 
     `run_as` are the arguments of `sepcbench run` that measure it, such as "fusion --data shapes".
+    `notes` are on where records come from, where that is several folders.
     """
 
     suite: str
@@ -446,6 +471,7 @@ class Results:
     created: str
     origins: tuple[Origin, ...] = ()
     run_as: str = ""
+    notes: tuple[str, ...] = ()
 
 
 Record = Cost | Latency | Accuracy | Recall | Training | Failure

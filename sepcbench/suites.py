@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sepcbench import recipes
 from sepcbench.codec import decode
 from sepcbench.errors import UsageError, nearest, unknown
 from sepcbench.records import PUBLISHED, Published
@@ -55,7 +56,8 @@ class LatencySettings:
     """How a suite times. `protocol` overrides fields of `specs.Protocol`.
 
     `cpu` and `cuda` say what else is timed there: the engine, dtype and batch of the suite always
-    are, and with them all combinations of what is named.
+    are, and with them all combinations of what is named. `twin` is what the suite's small twin has
+    for `cpu`.
     """
 
     scope: Scope = "forward"
@@ -66,6 +68,7 @@ class LatencySettings:
     protocol: Protocol = field(default_factory=Protocol)
     cpu: MoreTimings = field(default_factory=MoreTimings)
     cuda: MoreTimings = field(default_factory=MoreTimings)
+    twin: MoreTimings = field(default_factory=MoreTimings)
 
 
 @dataclass(frozen=True)
@@ -234,6 +237,8 @@ def load(name: str) -> Suite:
         near = [key for key in data if nearest(key, ["row"])]
         hint = f"; '{near[0]}' should be 'row'" if near and near[0] != "row" else ""
         raise UsageError(f"{path}: the suite has no rows; add a [[row]] table{hint}")
+    if isinstance(data.get("train"), dict):
+        data["train"] = recipes.resolved(data["train"], f"{path}: train")
     return compile_suite(path.stem, decode(SuiteFile, data, str(path)), str(path))
 
 
@@ -289,9 +294,9 @@ def twin(suite: Suite) -> Suite:
         row=tuple(rows.values()),
         measures=("cost", "latency", "accuracy"),
         cost=replace(suite.file.cost, shape=shapes.size),
-        latency=replace(suite.file.latency, shape=shapes.size, batch=1, protocol=_TWIN_PROTOCOL),
+        latency=_twin_latency(suite.file.latency, shapes.size),
         shapes=shapes,
-        train=suite.file.train or _TWIN_RECIPE,
+        train=(suite.file.train if suite.file.shapes else None) or _TWIN_RECIPE,
         claim=(),
         twin=True,
     )
@@ -307,6 +312,17 @@ The same rows on the tiny backbone (32 channels, towers half as deep, 128-pixel 
 here on the generated set of coloured shapes. It shows that every row trains, is scored and timed;
 its AP says nothing about COCO, and differences of a point or two are noise of one seed.
 """
+
+
+def _twin_latency(settings: LatencySettings, shape: str) -> LatencySettings:
+    return replace(
+        settings,
+        shape=shape,
+        batch=1,
+        protocol=_TWIN_PROTOCOL,
+        cpu=settings.twin,
+        twin=MoreTimings(),
+    )
 
 
 def _check_published(entry: RowEntry, where: str) -> None:

@@ -47,8 +47,13 @@ def write_whole(path: Path, content: str | bytes) -> None:
         part.write_bytes(data)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed processes left half written in a folder that no one else writes to."""
-    for part in folder.glob(".*.part"):
+def sweep(folder: Path, start: str = ".") -> None:
+    """Remove what killed processes left half written, where no one else writes now.
+
+    Args:
+        folder: where to look.
+        start: how the names begin, such as ".sepc." for the records of one row.
+    """
+    for part in folder.glob(f"{start}*.part"):
         with suppress(OSError):
             part.unlink()

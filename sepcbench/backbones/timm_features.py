@@ -107,6 +107,17 @@ def _places(spec: TimmSpec) -> dict[int, tuple[int, int]]:
     return places
 
 
+def create_pretrained(spec: TimmSpec) -> nn.Module:
+    """The network inside `TimmFeatures` with timm's own weights, which it downloads.
+
+    Raises:
+        UsageError: timm is missing, or has no weights of it.
+    """
+    places = _places(spec)
+    used = tuple(places[stride][0] for stride in STRIDES if stride in places)
+    return _create(spec, out_indices=used, pretrained=True)
+
+
 def _create(spec: TimmSpec, **options: Any) -> nn.Module:
     timm = _timm()
     architecture = spec.model.split(".")[0]
@@ -117,7 +128,9 @@ def _create(spec: TimmSpec, **options: Any) -> nn.Module:
             options |= needed
     try:
         return timm.create_model(  # type: ignore[no-any-return]
-            architecture, features_only=True, pretrained=False, **options
+            spec.model if options.get("pretrained") else architecture,
+            features_only=True,
+            **{"pretrained": False, **options},
         )
     except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__

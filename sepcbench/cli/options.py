@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, get_args
 
 import typer
@@ -131,10 +132,11 @@ def emit(fmt: str, tables: Sequence[Table], json_value: Any) -> None:
 
 
 @contextmanager
-def progress_bar(title: str, announce: bool = False) -> Iterator[Progress]:
+def progress_bar(title: str, announce: bool = False, every_s: float = 60.0) -> Iterator[Progress]:
     """Show a progress bar on stderr; yields a function of (done, total, label).
 
-    Where stderr is no terminal there is no bar; `announce` prints the title there instead.
+    Where stderr is no terminal there is no bar; `announce` prints the title there instead, and
+    every so many seconds a line on how far it is.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -148,12 +150,36 @@ def progress_bar(title: str, announce: bool = False) -> Iterator[Progress]:
         TextColumn("{task.fields[label]}"),
     )
     console = Console(stderr=True)
-    if announce and not console.is_terminal:
-        print(f"{title} ...", file=sys.stderr, flush=True)
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    if not console.is_terminal:
+        yield _lines(title, every_s) if announce else _nothing
+        return
+    with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=None, label="")
 
         def show(done: int, total: int, label: str = "") -> None:
             bar.update(task, completed=done, total=total, label=label)
 
         yield show
+
+
+def _nothing(done: int, total: int, label: str = "") -> None:
+    """Progress where no one looks."""
+
+
+def _lines(title: str, every_s: float) -> Progress:
+    """Progress as lines of a log."""
+    last = time.monotonic()
+    _log(f"{title} ...")
+
+    def show(done: int, total: int, label: str = "") -> None:
+        nonlocal last
+        if time.monotonic() - last >= every_s:
+            last = time.monotonic()
+            _log(f"{title}: {done} of {total}{', ' if label else ''}{label}")
+
+    return show
+
+
+def _log(line: str) -> None:
+    with suppress(BrokenPipeError):  # a measurement does not fail because no one reads the log
+        print(line, file=sys.stderr, flush=True)

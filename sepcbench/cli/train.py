@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sepcbench.cli import options
-from sepcbench.codec import coerce, encode, fields_of
-from sepcbench.errors import UsageError, unknown
+from sepcbench.cli.training_plan import check_free, evaluator, every, parse_recipe, with_length
+from sepcbench.codec import encode
+from sepcbench.errors import UsageError
 from sepcbench.report.table import Table
-from sepcbench.specs import Recipe
 
 if TYPE_CHECKING:
+    from sepcbench.data.coco import CocoData
+    from sepcbench.data.proposals import Proposals
     from sepcbench.records import Training
+    from sepcbench.specs import Recipe, VariantSpec
 
 
 def train(
@@ -28,12 +35,18 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="Folder for the checkpoint.")] = Path("runs"),
     iterations: Annotated[int | None, typer.Option(help="Length of the training.", min=1)] = None,
     epochs: Annotated[float | None, typer.Option(help="Length in passes over the data.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images per iteration.", min=1)] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Images per iteration, of all processes.", min=1)
+    ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and flips.", min=0)] = None,
     recipe: Annotated[
         list[str] | None,
-        typer.Option("--recipe", metavar="FIELD=VALUE", help="Any other field of the recipe."),
+        typer.Option(
+            "--recipe",
+            metavar="NAME|FIELD=VALUE",
+            help="A recipe to start from (1x, 2x, shapes, a file), and any of its fields.",
+        ),
     ] = None,
     sets: options.Set = None,
     split: Annotated[str, typer.Option(help="Which annotation file to train on.")] = "train",
@@ -43,6 +56,20 @@ def train(
         Path | None, typer.Option("--proposals", help="Proposals file of the set, for Fast R-CNN.")
     ] = None,
     device: options.Device = "cpu",
+    workers: Annotated[
+        int, typer.Option("--workers", help="Processes that load images.", min=0)
+    ] = 0,
+    evaluate_every: Annotated[
+        str | None,
+        typer.Option(
+            "--evaluate-every",
+            metavar="N|'N epochs'",
+            help="Score the val split of --data on the way, keep best.safetensors.",
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files into --out too.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from --out.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is in --out.")
@@ -51,7 +78,10 @@ def train(
 ) -> None:
     """Train a variant; the checkpoint knows its variant, so that `eval` needs no more.
 
+    On several GPUs: torchrun --nproc-per-node 8 -m sepcbench train ... --device cuda
+
     Example: sepcbench train retinanet_tiny_sepc --data shapes/ --out runs/sepc
+    Example: sepcbench train retinanet_r50_fpn --data coco/ --out runs/fpn --recipe 1x --device cuda --workers 4
     Example: sepcbench train retinanet_r50_fpn --data coco/ --out runs/fpn --epochs 12 --lr 0.01 --recipe optimizer=sgd
     Example: sepcbench train fast_rcnn_tiny_fpn --data shapes/ --out runs/fast --proposals proposals.json
     """  # noqa: E501
@@ -61,77 +91,111 @@ def train(
     chosen = {"iterations": iterations, "batch": batch, "learning_rate": lr, "seed": seed}
     plan = parse_recipe(recipe, chosen)
     if not (resume or overwrite):
-        _check_free(out)
+        check_free(out)
     from sepcbench.data.coco import open_data
     from sepcbench.data.proposals import read_proposals
 
     training_set = open_data(data, split, annotations, images)
     given = read_proposals(proposals, training_set) if proposals else None
-    if epochs is not None:
-        plan = _for_epochs(plan, epochs, iterations, len(training_set.images))
-    from sepcbench.checkpoints import native
-    from sepcbench.training.loop import train as run
+    from sepcbench.training.beginning import learnable
 
-    with options.progress_bar(f"train {spec.name}") as progress:
-        _, record = run(
-            spec,
-            training_set,
-            plan,
-            proposals=given,
-            device=device,
-            out=out,
-            resume=resume,
-            progress=progress,
-            save=native.save,
-        )
+    training_set = learnable(training_set, plan)
+    plan = with_length(plan, epochs, iterations, len(training_set.images))
+    job = _Job(spec, training_set, plan, given, device, out, resume, workers, tensorboard)
+    scoring = _scoring(job, data, evaluate_every) if evaluate_every else {}
+    record = job.run(scoring)
     path = out / "last.safetensors"
-    options.emit(fmt, [_table(record, path)], [{"checkpoint": str(path), **encode(record)}])
+    from sepcbench import processes
+
+    if processes.announced().leads:
+        options.emit(fmt, [_table(record, path)], [{"checkpoint": str(path), **encode(record)}])
 
 
-def _check_free(out: Path) -> None:
-    """Hours of training must not be lost to a repeated command.
+@dataclass(frozen=True)
+class _Job:
+    """What is trained, on what, and where it goes."""
+
+    spec: VariantSpec
+    data: CocoData
+    recipe: Recipe
+    proposals: Proposals | None
+    device: str
+    out: Path
+    resume: bool
+    workers: int
+    tensorboard: bool
+
+    def run(self, scoring: dict[str, Any]) -> Training:
+        """Train, in this process or as one of those of `torchrun`."""
+        from sepcbench import processes
+        from sepcbench.checkpoints import native
+        from sepcbench.training.loop import train as run_training
+
+        leads = processes.announced().leads
+        bar = options.progress_bar(f"train {self.spec.name}") if leads else nullcontext()
+        with bar as progress, self._log(leads) as log:
+            _, record = run_training(
+                self.spec,
+                self.data,
+                self.recipe,
+                proposals=self.proposals,
+                device=self.device,
+                out=self.out,
+                resume=self.resume,
+                progress=progress,
+                save=native.save,
+                workers=self.workers,
+                log=log,
+                say=lambda line: print(f"sepcbench: {line}", file=sys.stderr),
+                **scoring,
+            )
+        return record
+
+    @contextmanager
+    def _log(self, leads: bool) -> Iterator[Any]:
+        if not (self.tensorboard and leads):
+            yield None
+            return
+        from sepcbench.training.watching import TensorBoard
+
+        with closing(TensorBoard(self.out / "events")) as log:
+            yield log
+
+
+def _scoring(job: _Job, folder: Path | None, text: str) -> dict[str, Any]:
+    """How the detector is scored on the way.
 
     Raises:
-        UsageError: there is a checkpoint in `out`, or a state to make one from.
+        UsageError: the set has no folder to have a val split, or proposals would be needed.
     """
-    if any((out / name).exists() for name in ("last.safetensors", "state.pt")):
-        raise UsageError(
-            f"'{out}' holds a checkpoint already; --resume goes on with it, --overwrite replaces "
-            "it, or choose another --out"
-        )
+    from sepcbench.data.coco import check_images, open_data
 
-
-def parse_recipe(pairs: list[str] | None, chosen: dict[str, Any]) -> Recipe:
-    """The default recipe with `--recipe` fields and then the given options (not None) set."""
-    given: dict[str, Any] = dict(options.parse_pairs("--recipe", "FIELD=VALUE", pairs))
-    given.update({name: value for name, value in chosen.items() if value is not None})
-    hints = fields_of(Recipe)
-    for name in given:
-        if name not in hints:
-            raise unknown("recipe field", name, hints)
-    return Recipe(**{name: coerce(v, hints[name], f"recipe {name}") for name, v in given.items()})
-
-
-def _for_epochs(plan: Recipe, epochs: float, iterations: int | None, images: int) -> Recipe:
-    if iterations is not None:
-        raise UsageError("give --iterations or --epochs, not both")
-    if not 0 < epochs < float("inf"):
-        raise UsageError(f"--epochs {epochs} is not a number above 0")
-    from dataclasses import replace
-
-    return replace(plan, iterations=max(1, round(epochs * images / plan.batch)))
+    if folder is None or "proposals" in job.spec.head.needs:
+        what = "--data with a val split" if folder is None else "a head with an RPN"
+        raise UsageError(f"--evaluate-every needs {what}; use `sepcbench eval` afterwards")
+    val = open_data(folder, "val")
+    check_images(val)
+    return {
+        "evaluate": evaluator(val, job.device, job.workers),
+        "evaluate_every": every(text, len(job.data.images), job.recipe.batch),
+    }
 
 
 def _table(record: Training, path: Path) -> Table:
     losses = [value for _, value in record.losses]
-    row = (
-        record.variant,
-        record.dataset,
-        str(record.images),
-        str(record.iterations),
-        f"{losses[0]:.3f}" if losses else "",
-        f"{losses[-1]:.3f}" if losses else "",
-        str(path),
-    )
-    headers = ("variant", "data", "images", "iterations", "first loss", "last loss", "checkpoint")
-    return Table("Training", headers, (row,))
+    cells = {
+        "variant": record.variant,
+        "data": record.dataset,
+        "images": str(record.images),
+        "iterations": str(record.iterations),
+        "first loss": f"{losses[0]:.3f}" if losses else "",
+        "last loss": f"{losses[-1]:.3f}" if losses else "",
+    }
+    if record.speed is not None:
+        cells["images/s"] = f"{record.speed.images_per_s:.1f}"
+        cells["waited for data"] = f"{100 * record.speed.data_wait:.0f} %"
+    if record.scores:
+        at, best = max(record.scores, key=lambda pair: pair[1])
+        cells["best score"] = f"{100 * best:.1f} at {at}"
+    cells["checkpoint"] = str(path)
+    return Table("Training", tuple(cells), (tuple(cells.values()),))

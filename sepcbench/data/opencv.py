@@ -30,13 +30,37 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """
     down = _taps(image.shape[1], size[0])
     along = _taps(image.shape[2], size[1], whole_borders=True)
-    pixels = image.int()
-    rows = pixels[:, :, along.first] * along.first_weight
-    rows += pixels[:, :, along.second] * along.second_weight
-    rows >>= 4
-    above = (rows[:, down.first] * down.first_weight[:, None]) >> 16
-    below = (rows[:, down.second] * down.second_weight[:, None]) >> 16
-    return ((above + below + 2) >> 2).to(torch.uint8)
+    pixels = image.permute(1, 2, 0).contiguous()  # (H, W, C): what is copied lies together
+    if 2 * size[0] < image.shape[1]:  # most rows are not needed
+        above = _along(pixels.index_select(0, down.first), along)
+        below = _along(pixels.index_select(0, down.second), along)
+    else:
+        rows = _along(pixels, along)
+        above, below = rows.index_select(0, down.first), rows.index_select(0, down.second)
+    above *= down.first_weight[:, None]
+    above >>= 16
+    below *= down.second_weight[:, None]
+    below >>= 16
+    above += below
+    above += 2
+    above >>= 2
+    resized = above.to(torch.uint8).unflatten(1, (size[1], image.shape[0]))  # (h, w, C)
+    return resized.permute(2, 0, 1).contiguous()
+
+
+def _along(rows: Tensor, taps: _Taps) -> Tensor:
+    """Resize rows (r, W, C) uint8 to (r, w * C) int32, 4 bits cut off."""
+    channels = rows.shape[2]
+
+    def part(tap: Tensor, weight: Tensor) -> Tensor:
+        values = rows.index_select(1, tap).flatten(1).int()
+        values *= weight.repeat_interleave(channels)
+        return values
+
+    made = part(taps.first, taps.first_weight)
+    made += part(taps.second, taps.second_weight)
+    made >>= 4
+    return made
 
 
 def _taps(inner: int, outer: int, whole_borders: bool = False) -> _Taps:

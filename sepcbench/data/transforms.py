@@ -27,6 +27,19 @@ _BAD_IMAGE = (
 )
 
 
+class Raw(NamedTuple):
+    """One image before it is normalised: small enough to keep, and to send between processes.
+
+    `pixels` (3, h, w) uint8 RGB, resized already where conventions resize bytes, else as in the
+    file; `size`, `scale` and `original` as of `Prepared`.
+    """
+
+    pixels: Tensor
+    size: tuple[int, int]
+    scale: tuple[float, float]
+    original: tuple[int, int]
+
+
 class Prepared(NamedTuple):
     """One image as network input, not padded yet.
 
@@ -103,15 +116,37 @@ def prepare(rgb: np.ndarray, conventions: Conventions) -> Prepared:
         rgb: (H, W, 3) uint8.
         conventions: sides, rounding, interpolation, channel order, mean and std.
     """
-    height, width = rgb.shape[:2]
-    size, _ = scaled_size((height, width), conventions)
-    image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]  # (1, 3, H, W)
+    raw = as_raw(rgb, conventions)
+    return Prepared(normalised(raw, conventions), raw.size, raw.scale, raw.original)
+
+
+def as_raw(rgb: np.ndarray, conventions: Conventions) -> Raw:
+    """The first half of `prepare`: what is done on bytes.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        conventions: sides, rounding, interpolation.
+    """
+    original = (rgb.shape[0], rgb.shape[1])
+    size, _ = scaled_size(original, conventions)
+    pixels = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)  # (3, H, W)
     if conventions.interpolation == "uint8":
-        image = _normalise(_resize(image, size, conventions).float(), conventions)
-    else:
-        image = _resize(_normalise(image.float(), conventions), size, conventions)
-    factors = scale_factors((height, width), size, conventions)
-    return Prepared(image[0].contiguous(), size, factors, (height, width))
+        pixels = _resize(pixels[None], size, conventions)[0]
+    factors = scale_factors(original, size, conventions)
+    return Raw(pixels, size, factors, original)
+
+
+def normalised(raw: Raw, conventions: Conventions, device: str = "cpu") -> Tensor:
+    """The second half of `prepare`, (3, h, w) float32, computed on a device.
+
+    Args:
+        raw: what `as_raw` made under the same conventions.
+        conventions: channel order, mean and std; sides where floats are resized.
+        device: where to; bytes are what is transferred.
+    """
+    image = raw.pixels.to(device, non_blocking=True)[None]
+    image = _normalise(image.float(), conventions)
+    return _resize(image, raw.size, conventions)[0].contiguous()
 
 
 def _resize(image: Tensor, size: tuple[int, int], conventions: Conventions) -> Tensor:
@@ -132,8 +167,8 @@ def _normalise(image: Tensor, conventions: Conventions) -> Tensor:
         image = image.flip(1)
     if conventions.value_range == "1":
         image = image / 255
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (conventions.mean, conventions.std))
-    return (image - mean) / std
+    mean, std = (image.new_tensor(v).view(1, 3, 1, 1) for v in (conventions.mean, conventions.std))
+    return image.sub_(mean).div_(std)  # of a copy: bytes have just become floats
 
 
 def scale_boxes(boxes: Tensor, scale: tuple[float, float]) -> Tensor:

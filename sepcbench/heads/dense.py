@@ -105,17 +105,39 @@ class DenseHead(nn.Module, ABC):
             scale_factors: per image, what boxes are divided by: a float or (x, y); None for 1.
             padded: (height, width) of the padded batch.
         """
-        grids = self.priors(outputs, padded)
-        levels = [_in_rows(output, self.num_classes) for output in outputs]
         factors = scale_factors if scale_factors is not None else [1.0] * len(image_sizes)
+        found = self.candidates(outputs, image_sizes, padded)
         return [
-            self._decode_image([_of_image(level, i) for level in levels], grids, size, factor)
-            for i, (size, factor) in enumerate(zip(image_sizes, factors, strict=True))
+            select(levels, size, factor, self.conventions)
+            for levels, size, factor in zip(found, image_sizes, factors, strict=True)
         ]
 
-    def _decode_image(
-        self, levels: list[LevelOutput], grids: list[Tensor], size: tuple[int, int], factor: Scale
-    ) -> Detections:
+    def candidates(
+        self,
+        outputs: Sequence[LevelOutput],
+        image_sizes: Sequence[tuple[int, int]],
+        padded: tuple[int, int],
+    ) -> list[list[Detections]]:
+        """The first half of `decode`: what NMS chooses from, per image and level.
+
+        Args:
+            outputs: of `forward`.
+            image_sizes: (height, width) of each resized, unpadded image.
+            padded: (height, width) of the padded batch.
+
+        Returns:
+            Boxes in resized pixels.
+        """
+        grids = self.priors(outputs, padded)
+        levels = [_in_rows(output, self.num_classes) for output in outputs]
+        return [
+            self._candidates([_of_image(level, i) for level in levels], grids, size)
+            for i, size in enumerate(image_sizes)
+        ]
+
+    def _candidates(
+        self, levels: list[LevelOutput], grids: list[Tensor], size: tuple[int, int]
+    ) -> list[Detections]:
         """Levels of one image: cls (cells, K) logits, box (cells, 4), centerness (cells, 1)."""
         how = self.conventions
         found = []
@@ -125,7 +147,7 @@ class DenseHead(nn.Module, ABC):
             boxes = self.boxes(priors[chosen], level.box[chosen])
             boxes = clip(boxes, size, how) if how.clip == "before_nms" else boxes
             found.append(Detections(boxes, scores, labels))
-        return select(found, size, factor, how)
+        return found
 
 
 def prediction(in_channels: int, out_channels: int, bias: float = 0.0) -> nn.Conv2d:
@@ -152,7 +174,7 @@ def select(
         factor: what boxes are divided by: a float or (x, y).
         how: order of dividing, clipping and NMS, and the fields of `suppress`.
     """
-    merged = Detections(*(torch.cat(parts) for parts in zip(*(level[:3] for level in levels))))
+    merged = joined(levels)
     divisor = divisor_of(factor, merged.boxes)
     if how.rescale == "before_nms":
         kept = suppress(merged._replace(boxes=merged.boxes / divisor), how)
@@ -160,6 +182,20 @@ def select(
         kept = suppress(merged, how)
         kept = kept._replace(boxes=kept.boxes / divisor)
     return kept if how.clip == "before_nms" else _clipped(kept, size, divisor, how)
+
+
+def joined(parts: Sequence[Detections]) -> Detections:
+    """Several detections of one image as one; all have the same fields."""
+    fields = ([field for field in column if field is not None] for column in zip(*parts))
+    return Detections(*(torch.cat(column) if column else None for column in fields))  # type: ignore
+
+
+def numbered(levels: Sequence[Detections]) -> list[Detections]:
+    """Candidates, level by level, with the number of their level."""
+    return [
+        level._replace(levels=torch.full_like(level.labels, number))
+        for number, level in enumerate(levels)
+    ]
 
 
 def _tower(spec: TowerSpec, in_channels: Sequence[int]) -> nn.Sequential:
@@ -199,7 +235,7 @@ def _clipped(
     across, down = divisor[:2].tolist()
     boxes = clip(found.boxes, (size[0] / down, size[1] / across), how)
     rows = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    return Detections(boxes[rows], found.scores[rows], found.labels[rows])
+    return found._replace(boxes=boxes).at(rows)
 
 
 def divisor_of(factor: Scale, like: Tensor) -> Tensor:

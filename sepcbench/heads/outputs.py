@@ -38,13 +38,19 @@ class Detections(NamedTuple):
     """Detections of one image: `boxes` (n, 4) xyxy, `scores` (n,), `labels` (n,) 0-based.
 
     `masks` (n, m, m) are the probabilities of the object in m x m cells of its box, where the
-    detector has a mask head.
+    detector has a mask head. `levels` (n,) say which pyramid level found each, 0 the finest, where
+    that was asked for.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     masks: Tensor | None = None
+    levels: Tensor | None = None
+
+    def at(self, rows: Tensor) -> Detections:
+        """Some of the detections, by index or mask."""
+        return Detections(*(None if part is None else part[rows] for part in self))  # type: ignore
 
 
 def cells_first(maps: Tensor, size: int) -> Tensor:

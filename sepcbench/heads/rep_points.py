@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sepcbench.heads.dense import DenseHead, Scale, prior_bias
+from sepcbench.heads.dense import DenseHead, prior_bias
 from sepcbench.heads.outputs import Detections, LevelOutput
 from sepcbench.ops.anchors import pyramid_points
 from sepcbench.ops.convs import init_tower_conv
@@ -81,19 +81,18 @@ class RepPointsHead(DenseHead):
     def boxes(self, priors: Tensor, values: Tensor) -> Tensor:
         return priors.repeat(1, 2) + values
 
-    def decode(
+    def candidates(
         self,
         outputs: Sequence[LevelOutput],
         image_sizes: Sequence[tuple[int, int]],
-        scale_factors: Sequence[Scale] | None,
         padded: tuple[int, int],
-    ) -> list[Detections]:
-        """As `DenseHead.decode`, of the boxes of the refined points."""
+    ) -> list[list[Detections]]:
+        """As `DenseHead.candidates`, of the boxes of the refined points."""
         boxes = [
             LevelOutput(output.cls, self.point_boxes(output.box, level))
             for level, output in enumerate(outputs)
         ]
-        return super().decode(boxes, image_sizes, scale_factors, padded)
+        return super().candidates(boxes, image_sizes, padded)
 
     def _moments(self) -> Tensor | None:
         if self.moments is None:
@@ -127,7 +126,9 @@ def points_to_boxes(points: Tensor, moments: Tensor | None) -> Tensor:
     pairs = points.unflatten(1, (-1, 2)).flip(2)  # (N, points, (x, y), H, W)
     if moments is None:
         return torch.cat([pairs.amin(dim=1), pairs.amax(dim=1)], dim=1)
-    mean, half = pairs.mean(dim=1), pairs.std(dim=1) * moments.exp()[:, None, None]
+    mean = pairs.mean(dim=1)
+    spread = pairs.std(dim=1) if pairs.numel() else mean  # std warns of nothing to take it of
+    half = spread * moments.exp()[:, None, None]
     return torch.cat([mean - half, mean + half], dim=1)
 
 

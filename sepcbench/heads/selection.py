@@ -65,4 +65,4 @@ def suppress(found: Detections, how: Conventions) -> Detections:
     if not how.always_sorted and len(kept) <= how.max_detections:
         kept = kept.sort().values
     kept = kept[: how.max_detections]
-    return Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
+    return found.at(kept)

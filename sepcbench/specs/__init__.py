@@ -44,7 +44,9 @@ from sepcbench.specs.necks import SingleLevelSpec as SingleLevelSpec
 from sepcbench.specs.parts import AnyBackbone as AnyBackbone
 from sepcbench.specs.parts import AnyHead as AnyHead
 from sepcbench.specs.parts import AnyNeck as AnyNeck
+from sepcbench.specs.protocols import PROTOCOLS as PROTOCOLS
 from sepcbench.specs.protocols import Protocol as Protocol
+from sepcbench.specs.protocols import ProtocolName as ProtocolName
 from sepcbench.specs.recipes import Recipe as Recipe
 from sepcbench.specs.two_stage import MaskSpec as MaskSpec
 from sepcbench.specs.two_stage import RcnnSpec as RcnnSpec

@@ -1,69 +1,53 @@
-"""The training loop: real, small, resumable. The same recipe and seed give the same losses.
+"""The training loop: real and resumable, in one process or many.
 
-Bit for bit on a CPU with the same number of threads, also across an interruption.
+The same recipe and seed give the same losses, bit for bit on a CPU with the same number of threads
+and processes, also across an interruption.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from sepcbench import codec, detectors
-from sepcbench.data.coco import CocoData, check_images
-from sepcbench.data.loading import TrainingBatch, TrainingLoader
-from sepcbench.data.needs import check_learnable
+from sepcbench import processes
+from sepcbench.data.coco import CocoData
 from sepcbench.data.proposals import Proposals
+from sepcbench.data.training_loader import TrainingBatch, TrainingLoader
 from sepcbench.detectors import Detector
-from sepcbench.errors import Interrupted, TrainingError, UsageError
-from sepcbench.locks import locked
+from sepcbench.errors import Interrupted
 from sepcbench.records import Training
 from sepcbench.specs import Recipe, VariantSpec
-from sepcbench.training.objectives import Target, check_trainable, loss
-from sepcbench.training.schedule import build_optimizer, learning_rate, set_learning_rate
-from sepcbench.whole_files import replacing, sweep
+from sepcbench.training import randomness
+from sepcbench.training.beginning import begin, check, loader_of
+from sepcbench.training.session import Session
+from sepcbench.training.state import BEST, Save, alone, keep
+from sepcbench.training.state import resumable as resumable
+from sepcbench.training.step import Values, step
+from sepcbench.training.watching import Log, Progress, label, logged
 
-Progress = Callable[[int, int, str], None]
-Save = Callable[[Path, Detector, Sequence[str], Training | None], None]
+Evaluate = Callable[[Detector], float | None]
 
-SAVE_EVERY = 100
-# how many losses a training record keeps at most
-_KEPT_LOSSES = 200
-_STATE, _WEIGHTS = "state.pt", "last.safetensors"
+# A state is kept after so many iterations, or the first one that ends so long after the last
+SAVE_EVERY, SAVE_SECONDS = 100, 300.0
+LOG_EVERY = 10
 
 
-@dataclass
-class _Session:
-    """A training run between two iterations."""
+@dataclass(frozen=True)
+class _Around:
+    """What happens around the iterations, and where it goes; see `train`."""
 
-    detector: Detector
-    optimizer: torch.optim.Optimizer
-    recipe: Recipe
-    data: CocoData
-    proposals: Proposals | None
-    device: str
-    iteration: int
-    losses: list[tuple[int, float]]
-
-    def record(self) -> Training:
-        step = -(-self.recipe.iterations // _KEPT_LOSSES)
-        last = len(self.losses) - 1
-        kept = (pair for i, pair in enumerate(self.losses) if i % step == 0 or i == last)
-        return Training(
-            variant=self.detector.spec.name,
-            dataset=self.data.name,
-            images=len(self.data.images),
-            iterations=self.iteration,
-            batch=self.recipe.batch,
-            seed=self.recipe.seed,
-            optimizer=self.recipe.optimizer,
-            learning_rate=self.recipe.learning_rate,
-            losses=tuple(kept),
-        )
+    out: Path | None
+    save: Save | None
+    progress: Progress | None
+    evaluate: Evaluate | None
+    evaluate_every: int
+    log: Log | None
 
 
 def train(
@@ -77,204 +61,146 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     save: Save | None = None,
+    workers: int = 0,
+    evaluate: Evaluate | None = None,
+    evaluate_every: int = 0,
+    log: Log | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[Detector, Training]:
-    """Train a variant on a set, from random weights.
+    """Train a variant on a set, from random weights or those that the recipe names.
+
+    Under `torchrun` the processes train together; the first writes, shows and logs for all.
 
     Args:
         spec: the variant; its number of classes becomes that of the set.
         data: the set, with its images.
         recipe: optimizer, schedule, batch, seed.
         proposals: of every image, for a variant that needs them.
-        device: where to train.
+        device: where to train; "cuda" is the GPU of this process's number on its machine.
         out: folder for `state.pt` (to resume) and `last.safetensors`, both written every
-            `SAVE_EVERY` iterations and at the end.
+            `SAVE_EVERY` iterations and at the end, and `best.safetensors`.
         resume: go on from `state.pt` in `out`.
-        progress: called with (iterations done, all iterations, loss).
+        progress: called with (iterations done, all iterations, losses and speed).
         save: writes `last.safetensors`; without it only the state is kept.
+        workers: processes that load images, per process that trains.
+        evaluate: scores the detector, higher is better, in every process; that with the best score
+            of the first process is kept in `best.safetensors`.
+        evaluate_every: iterations between two evaluations; 0 evaluates at the end only.
+        log: called with an iteration and named values, every `LOG_EVERY` iterations.
+        say: called with a line on what the backbone's weights are.
 
     Returns:
         The detector in eval mode, and the record of the training.
 
     Raises:
         UsageError: nothing to resume, or it belongs to another variant or recipe; proposals are
-            needed and not given, or given and not needed.
+            needed and not given, or given and not needed; the batch does not divide among the
+            processes; there are no such weights to start from.
         DataError: an image is missing or corrupt, or the set has no masks to learn.
-        TrainingError: the loss is not finite (the last checkpoint stays), or `out` cannot be
-            written.
+        CheckpointError: weights to start from cannot be read or do not fit.
+        TrainingError: the loss is not finite or explodes (the last checkpoint stays), or `out`
+            cannot be written.
         StoreError: another process is training there.
     """
-    check_trainable(spec.name, spec.head)
-    check_learnable(spec, data, proposals)
-    check_images(data)
+    data = check(spec, data, recipe, proposals)
     spec = replace(spec, num_classes=len(data.categories))
-    gpus = [torch.device(device)] if device.startswith("cuda") else []
-    with _alone(out), torch.random.fork_rng(devices=gpus):
-        torch.manual_seed(recipe.seed)
-        detector = detectors.build(spec).to(device)
-        optimizer = build_optimizer(recipe, detector)
-        session = _Session(detector, optimizer, recipe, data, proposals, device, 0, [])
-        if resume:
-            _restore(session, out)
-        _run(session, out, progress, save)
-    return session.detector.eval(), session.record()
+    recipe = recipe.for_images(len(data.images))
+    device = processes.own_device(device)
+    around = _Around(out, save, progress, evaluate, evaluate_every, log)
+    with (
+        alone(out),
+        processes.joined(device) as job,
+        randomness.seeded(recipe.seed, device),
+        begin(spec, data, recipe, proposals, device, job, (resume, out), say) as s,
+    ):
+        _run(s, loader_of(s, workers), around)
+        return s.detector.eval(), replace(s.record(), speed=s.meter.speed(device))
 
 
-def _run(session: _Session, out: Path | None, progress: Progress | None, save: Save | None) -> None:
-    recipe, detector = session.recipe, session.detector
-    loader = TrainingLoader(
-        session.data,
-        detector.spec.conventions,
-        batch=recipe.batch,
-        flip=recipe.flip,
-        seed=recipe.seed,
-        masks="masks" in detector.spec.head.needs,
-        proposals=session.proposals,
-    )
-    detector.train()
-    saved = session.iteration
+def _run(session: Session, loader: TrainingLoader, around: _Around) -> None:
+    """Iterate to the end, keeping states on the way; on Ctrl-C say what is kept."""
     try:
-        while session.iteration < recipe.iterations:
-            value = _step(session, loader[session.iteration])
-            session.iteration += 1
-            session.losses.append((session.iteration, value))
-            if progress:
-                progress(session.iteration, recipe.iterations, f"loss {value:.3f}")
-            if out is not None and session.iteration % SAVE_EVERY == 0:
-                _keep(session, out, save)
-                saved = session.iteration
+        _iterate_all(session, loader, around)
     except KeyboardInterrupt:
         # not saved now: Ctrl-C may have come in the middle of a step
-        kept = f"iteration {saved} is kept, --resume goes on there" if saved else "nothing is kept"
+        at = session.kept
+        kept = f"iteration {at} is kept, --resume goes on there" if at else "nothing is kept"
         raise Interrupted(
             f"training interrupted at iteration {session.iteration}; {kept}"
         ) from None
-    if out is not None:
-        _keep(session, out, save)
+    if around.out is not None:
+        keep(session, around.out, around.save)
 
 
-def _step(session: _Session, batch: TrainingBatch) -> float:
-    """One forward, backward and update; the total loss."""
-    recipe, detector, device = session.recipe, session.detector, session.device
-    set_learning_rate(session.optimizer, learning_rate(recipe, session.iteration))
-    outputs = detector(batch.images.to(device))
-    losses = loss(detector, outputs, _targets(batch, device), batch.sizes)
-    total = torch.stack(list(losses.values())).sum()
-    session.optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    parameters = [p for p in detector.parameters() if p.requires_grad]
-    limit = recipe.clip_norm or float("inf")
-    norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-    value = float(total.detach())
-    if not (torch.isfinite(total) and torch.isfinite(norm)):
-        raise TrainingError(
-            f"training {detector.spec.name}: the loss or its gradient is not finite at iteration "
-            f"{session.iteration + 1} (loss {value}); the last checkpoint is kept, "
-            "try a lower learning rate"
-        )
-    session.optimizer.step()
-    return value
+def _iterate_all(session: Session, loader: TrainingLoader, around: _Around) -> None:
+    recipe, since = session.recipe, time.monotonic()
+    session.model.train()
+    with closing(_batches(loader, session.iteration * recipe.accumulate)) as stream:
+        while session.iteration < recipe.iterations:
+            values = _iterate(session, stream)
+            _show(session, values, around)
+            scored = _evaluate(session, around)
+            if around.out is not None and (_due(session, since) or scored):
+                keep(session, around.out, around.save)
+                since = time.monotonic()
 
 
-def _targets(batch: TrainingBatch, device: str) -> list[Target]:
-    nothing = [None] * len(batch.boxes)
-    masks, proposals = batch.masks or nothing, batch.proposals or nothing
-    return [
-        Target(
-            boxes.to(device),
-            labels.to(device),
-            None if mask is None else mask.to(device),
-            None if given is None else given.to(device),
-        )
-        for boxes, labels, mask, given in zip(batch.boxes, batch.labels, masks, proposals)
-    ]
+def _batches(loader: TrainingLoader, start: int) -> Generator[TrainingBatch]:
+    """The micro-batches from one on; starting workers draws nothing from torch's generator."""
+    stream = loader.stream(start)
+    with torch.random.fork_rng(devices=[]):
+        first = next(stream)
+    yield first
+    yield from stream
 
 
-# --- state on disk -------------------------------------------------------------------------
+def _iterate(session: Session, stream: Iterator[TrainingBatch]) -> Values:
+    session.meter.start()
+    batches = list(session.meter.waiting(islice(stream, session.recipe.accumulate)))
+    values = step(session, batches)
+    session.meter.stop(session.recipe.batch)
+    session.iteration += 1
+    session.losses.append((session.iteration, values.total))
+    return values
 
 
-@contextmanager
-def _alone(out: Path | None) -> Iterator[None]:
-    """Keep other processes out of the output folder, and clear what a killed one left there."""
-    if out is None:
-        yield
+def _due(session: Session, since: float) -> bool:
+    """Whether to keep a state now; the clock of the first process decides for all."""
+    if session.iteration % SAVE_EVERY == 0:
+        return True
+    late = time.monotonic() - since > SAVE_SECONDS
+    # asked rarely: it makes all processes wait for each other
+    return session.iteration % LOG_EVERY == 0 and bool(processes.of_leader(late))
+
+
+def _show(session: Session, values: Values, around: _Around) -> None:
+    if not session.job.leads:
         return
-    with locked(out, "choose another folder"):
-        sweep(out)
-        yield
+    total = session.recipe.iterations
+    if around.progress:
+        around.progress(session.iteration, total, label(session, values))
+    if around.log and (session.iteration % LOG_EVERY == 0 or session.iteration == total):
+        around.log(session.iteration, logged(session, values))
 
 
-def resumable(out: Path) -> bool:
-    """Whether a folder has a training state that is whole."""
-    try:
-        _read_state(out)
-    except UsageError:
+def _evaluate(session: Session, around: _Around) -> bool:
+    """Score the detector if it is time to, and keep it if it is the best; whether it was."""
+    every = around.evaluate_every or session.recipe.iterations
+    last = session.iteration == session.recipe.iterations
+    if around.evaluate is None or (session.iteration % every and not last):
         return False
+    processes.share_buffers(session.detector)
+    generators = randomness.state(session.device)
+    session.model.eval()
+    score = processes.of_leader(around.evaluate(session.detector))
+    session.model.train()
+    randomness.restore(generators, session.device)
+    if score is None:
+        return True
+    best = session.best
+    session.scores.append((session.iteration, float(score)))
+    if session.job.leads and around.out and around.save and (best is None or score > best):
+        around.save(around.out / BEST, session.detector, session.data.classes, session.record())
+    if session.job.leads and around.log:
+        around.log(session.iteration, {"score": float(score)})
     return True
-
-
-def _keep(session: _Session, out: Path, save: Save | None) -> None:
-    """Write the weights and what it takes to go on; each file appears whole or not at all."""
-    state = {
-        "detector": session.detector.state_dict(),
-        "optimizer": session.optimizer.state_dict(),
-        "iteration": session.iteration,
-        "losses": session.losses,
-        "identity": _identity(session),
-        "rng": torch.get_rng_state(),
-    }
-    try:
-        with replacing(out / _STATE) as part:
-            torch.save(state, part)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise TrainingError(f"cannot write the training state to '{out}': {reason}") from None
-    # after the state, which they can be made from: weights without a state could not be resumed
-    if save is not None:
-        save(out / _WEIGHTS, session.detector, session.data.classes, session.record())
-
-
-def _identity(session: _Session) -> dict[str, Any]:
-    """What must be the same for a run to be resumed; the number of iterations may grow."""
-    recipe = codec.encode(replace(session.recipe, iterations=1))
-    return {
-        "variant": codec.encode(session.detector.spec),
-        "recipe": recipe,
-        "data": [session.data.name, len(session.data.images)],
-        "proposals": session.proposals and session.proposals.digest,
-    }
-
-
-def _restore(session: _Session, out: Path | None) -> None:
-    state = _read_state(out)
-    ours = _identity(session)
-    for what in ours:
-        if state["identity"].get(what) != ours[what]:
-            raise UsageError(
-                f"cannot resume in '{out}': its {what} is not the one asked for; "
-                "use the same options or another --out"
-            )
-    try:
-        session.detector.load_state_dict(state["detector"])
-        session.optimizer.load_state_dict(state["optimizer"])
-        session.iteration = int(state["iteration"])
-        session.losses = [(int(i), float(v)) for i, v in state["losses"]]
-        torch.set_rng_state(state["rng"].cpu())
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
-        raise _damaged_state(out) from None
-
-
-def _read_state(out: Path | None) -> dict[str, Any]:
-    if out is None or not (out / _STATE).is_file():
-        raise UsageError(f"nothing to resume: there is no {_STATE} in '{out}'; leave out --resume")
-    try:
-        state = torch.load(out / _STATE, map_location="cpu", weights_only=True)
-    except Exception:  # the restricted unpickler fails in any way on a damaged file
-        state = None
-    if not isinstance(state, dict) or not isinstance(state.get("identity"), dict):
-        raise _damaged_state(out)
-    return state
-
-
-def _damaged_state(out: Path | None) -> UsageError:
-    where = out / _STATE if out else _STATE
-    return UsageError(f"'{where}' is damaged; start again with --overwrite and without --resume")

@@ -14,9 +14,9 @@ def learning_rate(recipe: Recipe, iteration: int) -> float:
     """The learning rate of an iteration, counted from 0.
 
     Linear warm-up from `warmup_factor` (mmdetection's, SEPC section 4), then a step down by
-    `decay_factor` at each of `decay_at`.
+    `decay_factor` at each of `decay_at`. All of it scales with the batch if the recipe says so.
     """
-    rate = recipe.learning_rate
+    rate = recipe.peak_rate
     if iteration < recipe.warmup_iterations:
         done = iteration / recipe.warmup_iterations
         rate *= recipe.warmup_factor + (1 - recipe.warmup_factor) * done
@@ -31,8 +31,8 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """
     groups = _groups(model, recipe.weight_decay, sparing=recipe.optimizer == "adamw")
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+        return torch.optim.SGD(groups, lr=recipe.peak_rate, momentum=recipe.momentum)
+    return torch.optim.AdamW(groups, lr=recipe.peak_rate, fused=True)
 
 
 def _groups(model: nn.Module, decay: float, sparing: bool) -> list[dict[str, object]]:

@@ -157,7 +157,12 @@ def resume(out, trained):
     return loop.train(SPEC, data, recipe, out=out, resume=True)
 
 
-@pytest.mark.parametrize("key", ["detector", "optimizer", "iteration", "losses", "identity", "rng"])
+KEYS = [
+    "detector", "optimizer", "iteration", "losses", "scores", "meter", "identity", "generators",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("value", [None, [], {}, "x", [1], {"x": 1}], ids=str)
 def test_a_state_with_something_else_in_it_is_one_line(tmp_path, trained, key, value):
     path = tmp_path / "state.pt"

@@ -11,6 +11,7 @@ from sepcbench.detectors import Detector, padded_size
 from sepcbench.heads.atss import AtssHead
 from sepcbench.heads.outputs import LevelOutput
 from sepcbench.ops.boxes import aligned_giou, centres_and_sizes, decode, encode_distances, iou
+from sepcbench.processes import mean_over_processes
 from sepcbench.specs import AtssSpec, Conventions
 from sepcbench.training.objectives.fcos import centerness, centerness_loss, join_levels
 from sepcbench.training.objectives.matches import NEGATIVE, focal_loss, positives
@@ -53,8 +54,8 @@ def losses(
     logits, values, quality = join_levels(outputs, num_classes)
     match = torch.stack([assign(grids, target.boxes, spec, how) for target in targets])
     found = positives(match, targets)
-    # every image counts at least one positive
-    count = (match >= 0).sum(dim=1).clamp(min=1).sum()
+    # every image counts at least one positive; of several processes the mean, as in mmdetection
+    count = mean_over_processes((match >= 0).sum(dim=1).clamp(min=1).sum(), logits)
     anchors = torch.cat(list(grids))[found.cell]
     centres, _ = centres_and_sizes(anchors, 0)
     wanted = centerness(encode_distances(centres, found.boxes))
@@ -62,7 +63,7 @@ def losses(
     box = (1 - aligned_giou(given, found.boxes, how.box_offset)) * wanted
     return {
         "cls": focal_loss(logits, match, targets, spec) / count,
-        "box": spec.box_weight * box.sum() / wanted.sum().clamp(min=1),
+        "box": spec.box_weight * box.sum() / mean_over_processes(wanted.sum(), logits).clamp(min=1),
         "centerness": centerness_loss(quality[found.image, found.cell], wanted) / count,
     }
 

@@ -21,6 +21,7 @@ from sepcbench.ops.boxes import (
     decode_distances,
     encode_distances,
 )
+from sepcbench.processes import mean_over_processes
 from sepcbench.specs import Conventions, FcosSpec
 from sepcbench.training.objectives.matches import NEGATIVE, focal_loss, positives
 from sepcbench.training.objectives.targets import Target
@@ -76,16 +77,18 @@ def losses(
     logits, values, quality = join_levels(outputs, num_classes)
     match = torch.stack([assign(points, target.boxes, spec, how) for target in targets])
     found = positives(match, targets)
-    count = max(len(found.cell), 1)
+    # of several processes the mean, as in mmdetection 2
+    positive = mean_over_processes(len(found.cell), logits)
+    count = max(positive, 1)
     images = len(targets) if how.focal_divisor == "positives_and_images" else 0
-    divisor = len(found.cell) + images if images else count
+    divisor = positive + images if images else count
     xy = points.xy[found.cell]
     wanted = centerness(encode_distances(xy, found.boxes))
     given = decode_distances(xy, values[found.image, found.cell])
     box = box_losses(given, found.boxes, spec, how) * wanted
     return {
         "cls": focal_loss(logits, match, targets, spec) / divisor,
-        "box": box.sum() / wanted.sum().clamp(min=1e-6),
+        "box": box.sum() / mean_over_processes(wanted.sum(), logits).clamp(min=1e-6),
         "centerness": centerness_loss(quality[found.image, found.cell], wanted) / count,
     }
 

@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+import os
+import signal
+from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import coco_sets
 import pytest
 import torch
 
 from sepcbench.data.coco import CocoData, open_data
-from sepcbench.data.loading import TrainingLoader, evaluation_batches
-from sepcbench.specs import NATIVE
+from sepcbench.data.evaluation_loader import evaluation_batches
+from sepcbench.data.order import EpochOrder
+from sepcbench.data.training_loader import TrainingBatch, TrainingLoader
+from sepcbench.data.workers import prefetched
+from sepcbench.errors import DataError
+from sepcbench.specs import CONVENTIONS, NATIVE
 
 SMALL = replace(NATIVE, short_side=64, long_side=96)
 
@@ -48,7 +57,7 @@ def test_evaluation_does_not_depend_on_the_batch(data: CocoData) -> None:
     assert all(torch.equal(single[key], grouped[key]) for key in single)
 
 
-def _loader(data: CocoData, **changes: float) -> TrainingLoader:
+def _loader(data: CocoData, **changes: Any) -> TrainingLoader:
     settings = {"batch": 3, "flip": 0.5, "seed": 0, **changes}
     return TrainingLoader(data, SMALL, **settings)  # type: ignore[arg-type]
 
@@ -95,3 +104,105 @@ def test_images_are_read_once_when_they_fit_in_memory(data: CocoData, tmp_path: 
     for path in (tmp_path / "val").iterdir():
         path.unlink()
     assert loader[1].images.shape == first.images.shape
+
+
+def test_workers_change_nothing_of_an_evaluation(data: CocoData) -> None:
+    for how in (SMALL, replace(CONVENTIONS["torchvision"], short_side=64, long_side=96)):
+        here = list(evaluation_batches(data, how, 2))
+        there = list(evaluation_batches(data, how, 2, workers=2))
+        assert [item.image_ids for item in here] == [item.image_ids for item in there]
+        assert [item[2:] for item in here] == [item[2:] for item in there]
+        assert all(torch.equal(a.images, b.images) for a, b in zip(here, there, strict=True))
+
+
+# --- training: several processes, groups, sizes, workers -------------------------------------
+
+
+def same(one: TrainingBatch, two: TrainingBatch) -> bool:
+    return (
+        torch.equal(one.images, two.images)
+        and one.sizes == two.sizes
+        and all(torch.equal(a, b) for a, b in zip(one.boxes, two.boxes, strict=True))
+        and all(torch.equal(a, b) for a, b in zip(one.labels, two.labels, strict=True))
+    )
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("short_sides", [None, (48, 64)])
+def test_processes_share_out_what_one_would_take(
+    data: CocoData, grouped: bool, short_sides: tuple[int, int] | None
+) -> None:
+    how = {"group_by_aspect": grouped, "short_sides": short_sides}
+    alone = _loader(data, batch=6, **how)
+    parts = [_loader(data, batch=2, rank=rank, world=3, **how) for rank in range(3)]
+    for number in range(4):
+        whole, shares = alone[number], [loader[number] for loader in parts]
+        assert whole.sizes == [size for share in shares for size in share.sizes]
+        boxes = [box for share in shares for box in share.boxes]
+        assert all(torch.equal(a, b) for a, b in zip(whole.boxes, boxes, strict=True))
+        for place, image in enumerate(image for share in shares for image in share.images):
+            height, width = whole.sizes[place]
+            assert torch.equal(whole.images[place, :, :height, :width], image[:, :height, :width])
+
+
+@pytest.mark.parametrize("batch", [2, 3, 9])
+def test_a_group_of_aspects_goes_through_all_images_in_each_epoch(
+    data: CocoData, batch: int
+) -> None:
+    wide = [image.width > image.height for image in data.images]
+    order = EpochOrder(
+        [[i for i, w in enumerate(wide) if w], [i for i, w in enumerate(wide) if not w]], batch, 0
+    )
+    assert 0 < sum(wide) < len(wide)
+    epochs = 18  # a multiple of every batch: no batch is left open at the end
+    batches = [order[number] for number in range(epochs * len(wide) // batch)]
+    assert all(len({wide[i] for i in images}) == 1 for images in batches)
+    counts = Counter(i for images in batches for i in images)
+    assert set(counts.values()) == {epochs}
+    kinds = [wide[images[0]] for images in batches]
+    assert kinds != sorted(kinds), "in random order"
+    assert kinds != sorted(kinds, reverse=True)
+    loader = _loader(data, batch=batch, group_by_aspect=True)
+    assert all(len({w > h for h, w in loader[i].sizes}) == 1 for i in range(5))
+
+
+def test_short_sides_are_drawn_for_each_image(data: CocoData) -> None:
+    loader = _loader(data, batch=7, short_sides=(40, 64))
+    sides = {min(size) for number in range(5) for size in loader[number].sizes}
+    assert min(sides) >= 40
+    assert max(sides) <= 64
+    assert len(sides) > 10
+    fixed = _loader(data, batch=7, short_sides=(64, 64))
+    assert same(fixed[1], _loader(data, batch=7)[1])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_is_the_batches_one_after_the_other(data: CocoData, workers: int) -> None:
+    how = {"short_sides": (40, 64), "group_by_aspect": True, "workers": workers}
+    loader = _loader(data, **how)
+    assert loader.waited_s == 0
+    streamed = list(islice(loader.stream(3), 5))
+    assert all(same(batch, loader[3 + i]) for i, batch in enumerate(streamed))
+    assert loader.waited_s > 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_is_damaged_has_its_line_from_workers_too(
+    data: CocoData, workers: int
+) -> None:
+    data.path(data.images[2]).write_bytes(b"no image")
+    with pytest.raises(DataError, match="is corrupt or truncated") as error:
+        list(islice(_loader(data, workers=workers).stream(), 5))
+    assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match="is corrupt or truncated"):
+        list(evaluation_batches(data, SMALL, workers=workers))
+
+
+def test_a_worker_that_is_killed_ends_the_run(data: CocoData) -> None:
+    def load(number: int) -> int:
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    with pytest.raises(DataError, match="a process that loads images died"):
+        list(prefetched(load, range(6), 1))

@@ -13,8 +13,8 @@ import torch
 
 from sepcbench.data.coco import CocoData, check_masks, open_data
 from sepcbench.data.drawing import _mask, draw
-from sepcbench.data.loading import TrainingLoader
 from sepcbench.data.segmentations import Polygons, rasterise, read_segmentation
+from sepcbench.data.training_loader import TrainingLoader
 from sepcbench.data.transforms import resize_masks
 from sepcbench.errors import DataError
 from sepcbench.specs import NATIVE

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from sepcbench.data.coco import CocoData, open_data
-from sepcbench.data.loading import TrainingLoader, evaluation_batches
+from sepcbench.data.evaluation_loader import evaluation_batches
 from sepcbench.data.needs import check_given, check_learnable
 from sepcbench.data.proposals import Proposals, check_proposals, read_proposals
+from sepcbench.data.training_loader import TrainingLoader
 from sepcbench.errors import DataError, UsageError
 from sepcbench.specs import HEAD_TYPES, NATIVE, MaskSpec, RcnnSpec, RpnSpec
 from sepcbench.variants import variant

@@ -15,7 +15,7 @@ from sepcbench.data.proposals import Proposals
 from sepcbench.data.shapes import generate
 from sepcbench.errors import Interrupted, UsageError
 from sepcbench.specs import Recipe
-from sepcbench.training import loop
+from sepcbench.training import loop, step
 from sepcbench.variants import variant
 
 RECIPE = Recipe(iterations=4, batch=2, warmup_iterations=2)
@@ -95,7 +95,7 @@ def test_targets_have_what_the_head_needs_and_no_more(
         seen.extend(zip(targets, sizes, strict=True))
         return {"loss": next(p for p in detector.parameters() if p.requires_grad).sum()}
 
-    monkeypatch.setattr(loop, "loss", spy)
+    monkeypatch.setattr(step, "loss", spy)
     spec = variant(f"{name}_tiny_fpn", SIDES)
     loop.train(spec, data, RECIPE, proposals=given_for(name, data))
     assert len(seen) == 8

@@ -1,0 +1,98 @@
+"""Recipes by name: TOML files of the fields of `specs.Recipe`, each on top of another or none.
+
+A file, a suite's `train` table or the command line may name a recipe to start from; without one
+the defaults of `Recipe` are where it starts.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sepcbench.codec import coerce, fields_of
+from sepcbench.errors import UsageError, unknown
+from sepcbench.specs import Recipe
+
+KEY = "recipe"  # in a table of fields: the recipe it starts from
+_DEEPEST = 8
+
+
+def folders() -> tuple[Path, ...]:
+    """Where recipes are found by name: here, beside the package, and inside an installed one."""
+    package = Path(__file__).resolve().parent
+    return (Path("recipes"), package.parent / "recipes", package / "_recipes")
+
+
+def names() -> list[str]:
+    """The recipes that can be named."""
+    return sorted({path.stem for folder in folders() for path in folder.glob("*.toml")})
+
+
+def load(name: str) -> Recipe:
+    """Read a recipe by name or file.
+
+    Raises:
+        UsageError: there is none, it is malformed, or a field or value is unknown.
+    """
+    return made(fields(name))
+
+
+def made(given: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """The recipe of a table of fields, which may name another under `recipe` to start from.
+
+    Args:
+        given: field to value, or to its text.
+        where: the place to name in an error.
+
+    Raises:
+        UsageError: a field or value is unknown.
+    """
+    hints, whole = fields_of(Recipe), resolved(given, where)
+    for name in whole:
+        if name not in hints:
+            raise unknown("recipe field", name, hints, f"in {where}" if where != "recipe" else "")
+    return Recipe(**{k: coerce(v, hints[k], f"{where} {k}") for k, v in whole.items()})
+
+
+def fields(name: str, depth: int = 0) -> dict[str, Any]:
+    """The fields that a recipe by name or file sets, those it starts from included."""
+    path = _locate(name)
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UsageError(f"recipe '{path}' cannot be read: {reason}") from None
+    return resolved(given, str(path), depth)
+
+
+def resolved(given: Mapping[str, Any], where: str, depth: int = 0) -> dict[str, Any]:
+    """A table of fields on top of those of the recipe that it names."""
+    rest = {name: value for name, value in given.items() if name != KEY}
+    start = given.get(KEY)
+    if start is None:
+        return rest
+    if not isinstance(start, str) or depth >= _DEEPEST:
+        raise UsageError(f"{where}: '{KEY}' is the name of a recipe that does not lead back here")
+    return _upon(fields(start, depth + 1), rest)
+
+
+def _upon(start: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
+    """Fields on top of others; a length in iterations takes the place of one in epochs."""
+    if "iterations" in rest and "epochs" not in rest:
+        start.pop("epochs", None)
+    return start | rest
+
+
+def _locate(name: str) -> Path:
+    path = Path(name)
+    if path.suffix == ".toml":
+        if path.is_file():
+            return path
+        raise UsageError(f"recipe '{name}': there is no such file")
+    for folder in folders():
+        candidate = folder / f"{name}.toml"
+        if candidate.is_file():
+            return candidate
+    raise unknown("recipe", name, names(), "or FIELD=VALUE")
