@@ -85,9 +85,13 @@ def records(folder):
 
 
 def measured(folder):
-    """What does not depend on the clock: the records, without their time and place."""
+    """What does not depend on the clock: the records, without their time, place and speed."""
     return {
-        name: {key: value for key, value in body.items() if key not in ("created", "environment")}
+        name: {
+            key: {**value, "speed": None} if key == "record" else value
+            for key, value in body.items()
+            if key not in ("created", "environment")
+        }
         for name, body in records(folder).items()
     }
 

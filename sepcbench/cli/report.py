@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,14 +19,20 @@ from sepcbench.report.provenance import Provenance, find_cell, provenance, prove
 from sepcbench.report.suite_tables import tables
 from sepcbench.results import assemble, kept_suite
 from sepcbench.store import Store, result_folders
-from sepcbench.suites import load
+from sepcbench.suites import Suite, load, names
+
+RESULTS, MERGED = Path("results"), Path("merged")
 
 
 def report(
     what: Annotated[str, typer.Argument(metavar="SUITE|RESULTS", help="A suite, or a folder.")],
-    results: Annotated[Path, typer.Option(help="Where records are.")] = Path("results"),
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Where records are; several are joined into one table."),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write files here instead of beside them.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Write files here, not beside the records or to merged."),
     ] = None,
     why: Annotated[
         str | None,
@@ -43,19 +50,31 @@ def report(
     Example: sepcbench report results/appendix1 --format md
     Example: sepcbench report quick --why sepc.latency_ratio
     Example: sepcbench report quick --plots svg,pdf
+    Example: sepcbench report quick --results node1/results --results node2/results
     """
     options.check_format(fmt)
     plot_formats = _plot_formats(plots)
-    found = find_results(what, results)
+    roots = results or [RESULTS]
+    if len(roots) > 1:
+        found = _merged(what, roots, out or MERGED)
+    else:
+        found = find_results(what, roots[0])
     if why is not None:
         _explain(why, found, fmt)
         return
     for one, folder in found:
-        target = folder if out is None else out / one.suite / folder.name
-        files = write_report(one, target, plot_formats)
-        print(f"sepcbench: wrote {', '.join(str(file) for file in files)}", file=sys.stderr)
+        beside = out is None or len(roots) > 1
+        _write(one, folder if beside else out / one.suite / folder.name, plot_formats)  # type: ignore[operator]
     shown = [table for one, _ in found for table in tables(one)]
     options.emit(fmt, shown, [encode(one) for one, _ in found])
+
+
+def _write(one: Results, target: Path, plot_formats: tuple[str, ...]) -> None:
+    from sepcbench.runner.places import shared_files
+
+    with shared_files(target):
+        files = write_report(one, target, plot_formats)
+    print(f"sepcbench: wrote {', '.join(str(file) for file in files)}", file=sys.stderr)
 
 
 def _plot_formats(text: str | None) -> tuple[str, ...]:
@@ -92,8 +111,47 @@ def find_results(what: str, root: Path) -> list[tuple[Results, Path]]:
         if not folders:
             raise UsageError(f"'{what}' holds no results; run a suite first: sepcbench run quick")
         return [(assemble(kept_suite(Store(path)), Store(path)), path) for path in folders]
-    suite = load(what)
-    folders = result_folders(root, suite.name)
+    suite, folders = _find_suite(what, [root])
+    return [(assemble(suite or kept_suite(Store(path)), Store(path)), path) for path in folders]
+
+
+def _find_suite(what: str, roots: Sequence[Path]) -> tuple[Suite | None, list[Path]]:
+    """A suite by name or file, or by the name that its results have, and its folders.
+
+    The suite is None where it is to be read from the folders, such as that of a twin.
+    """
+    suite, name = None, what
+    try:
+        suite = load(what)
+        name = suite.name
+    except UsageError as error:
+        if not any(result_folders(root, what) for root in roots):
+            raise _no_twin(what, roots) or error from None
+    folders = [folder for root in roots for folder in result_folders(root, name)]
     if not folders:
-        raise UsageError(f"suite '{suite.name}' has no results under '{root}'; run it first")
-    return [(assemble(suite, Store(path)), path) for path in folders]
+        places = ", ".join(f"'{root}'" for root in roots)
+        raise UsageError(f"suite '{name}' has no results under {places}; run it first")
+    return suite, folders
+
+
+def _no_twin(what: str, roots: Sequence[Path]) -> UsageError | None:
+    """What to say of a twin that was not run."""
+    base = what.removesuffix("_twin")
+    if base == what or base not in names():
+        return None
+    return UsageError(
+        f"suite '{what}' has no results under '{roots[0]}'; run it first: "
+        f"sepcbench run {base} --data shapes"
+    )
+
+
+def _merged(what: str, roots: Sequence[Path], out: Path) -> list[tuple[Results, Path]]:
+    """One table of the results of a suite under several folders, kept as a folder of its own."""
+    from sepcbench.merging import merge
+
+    suite, folders = _find_suite(what, roots)
+    found, store = merge(suite, folders, out)
+    if store.folder.resolve() in [folder.resolve() for folder in folders]:
+        raise UsageError(f"'{out}' holds what is to be merged; choose another --out")
+    store.write_all(suite or kept_suite(Store(folders[0])))
+    return [(found, store.folder)]

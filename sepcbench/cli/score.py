@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -10,7 +11,8 @@ import typer
 
 from sepcbench.cli import options
 from sepcbench.codec import encode
-from sepcbench.records import Accuracy, Failure, Recall
+from sepcbench.errors import UsageError
+from sepcbench.records import Accuracy, Failure, Recall, SizeBand
 from sepcbench.report.table import Table
 
 Scored = Accuracy | Recall | Failure
@@ -41,6 +43,12 @@ RECALL_HEADERS = {
 }
 
 PerClass = Annotated[bool, typer.Option("--per-class", help="Add a table of AP per class.")]
+BySize = Annotated[
+    bool,
+    typer.Option(
+        "--by-size", help="Add tables of AP by finer sizes, and of which level found what."
+    ),
+]
 
 
 def score(
@@ -52,6 +60,8 @@ def score(
         str, typer.Option(help="bbox, segm (masks) or proposals (recall without classes).")
     ] = "bbox",
     per_class: PerClass = False,
+    by_size: BySize = False,
+    proposals: Annotated[Path | None, typer.Option("--proposals", hidden=True)] = None,
     referee: options.Referee = False,
     fmt: options.Format = "table",
 ) -> None:
@@ -63,6 +73,11 @@ def score(
     """
     options.check_format(fmt)
     options.check_choice("task", task, TASKS)
+    if proposals is not None:
+        raise UsageError(
+            "--proposals is an option of eval, for what works on given proposals; to score "
+            f"proposals: sepcbench score {proposals} --task proposals"
+        )
     from sepcbench.data.coco import open_data
     from sepcbench.measures import scoring
 
@@ -74,7 +89,21 @@ def score(
     else:
         about: dict[str, Any] = {"variant": detections.stem, "task": task}
         record = scoring.score(truth, found, **about, referee=referee)
-    options.emit(fmt, tables([(detections.name, record)], per_class), [encode(record)])
+    if task == "bbox":
+        _notice_proposals(found, len(truth.categories), detections)
+    rows = [(detections.name, record)]
+    more = size_tables(rows) if by_size else []
+    options.emit(fmt, [*tables(rows, per_class), *more], [encode(record)])
+
+
+def _notice_proposals(found: Sequence[dict[str, Any]], classes: int, path: Path) -> None:
+    """Say so where detections look like proposals: all of the one category that those have."""
+    if classes > 1 and found and all(item["category_id"] == 1 for item in found):
+        print(
+            f"sepcbench: all {len(found)} detections of '{path}' are of category 1, and the set "
+            f"has {classes}; if they are an RPN's proposals, add --task proposals",
+            file=sys.stderr,
+        )
 
 
 def tables(scored: Sequence[tuple[str, Scored]], per_class: bool) -> list[Table]:
@@ -144,6 +173,60 @@ def _classes(table: _Numbers, scored: Sequence[tuple[str, Accuracy]]) -> Table:
     rows = tuple((cls, *(percent(column.get(cls)) for column in values)) for cls in classes)
     what = "AP per class" if table.kind == "accuracy" else "mask AP per class"
     return Table(f"{what}, %, higher is better", headers, rows)
+
+
+def size_tables(scored: Sequence[tuple[str, Scored]]) -> list[Table]:
+    """AP by finer sizes of objects, and what each pyramid level found, where records have them."""
+    boxes = [
+        (name, record)
+        for name, record in scored
+        if isinstance(record, Accuracy) and record.task == "bbox"
+    ]
+    made = [_bands(kind, boxes) for kind in ("pixels", "relative")]
+    levels = [_levels(name, record) for name, record in boxes if record.levels]
+    return [table for table in [*made, *levels] if table.rows]
+
+
+def _bands(kind: str, scored: Sequence[tuple[str, Accuracy]]) -> Table:
+    """One row per band of sizes, one column of AP per record."""
+    shown: dict[tuple[float, float | None], dict[str, SizeBand]] = {}
+    for name, record in scored:
+        for band in record.bands:
+            if band.kind == kind:
+                shown.setdefault((band.low, band.high), {})[name] = band
+    rows = tuple(
+        (
+            _band(kind, low, high),
+            str(max(band.objects for band in of.values())),
+            *(percent(of[name].ap) if name in of else "-" for name, _ in scored),
+        )
+        for (low, high), of in shown.items()
+    )
+    headers = ("size", "objects", *(f"{name} AP %" for name, _ in scored))
+    what = "root of the area in pixels" if kind == "pixels" else "part of the image's size"
+    return Table(f"AP by size ({what}), %, higher is better", headers, rows)
+
+
+def _band(kind: str, low: float, high: float | None) -> str:
+    unit = (lambda size: f"{size:g}") if kind == "pixels" else _octave
+    return f"{unit(low)}-{'' if high is None else unit(high)}"
+
+
+def _octave(part: float) -> str:
+    return f"{part:g}" if part in (0, 1) else f"1/{1 / part:g}"
+
+
+def _levels(name: str, record: Accuracy) -> Table:
+    headers = ("level", "detections", "small found", "medium found", "large found")
+    rows = tuple(
+        (
+            f"P{share.level}",
+            *map(str, (share.detections, share.found_small, share.found_medium, share.found_large)),
+        )
+        for share in record.levels
+    )
+    note = "found: objects of COCO's sizes that a detection of this level is matched to at IoU 0.5"
+    return Table(f"{name}: what each pyramid level found", headers, rows, (note,))
 
 
 def percent(fraction: float | None) -> str:

@@ -10,10 +10,11 @@ import torch
 
 from sepcbench.conventions import CONVENTIONS, PIXEL_FIELDS, Conventions
 from sepcbench.data.coco import CocoData, category_ids, check_images
-from sepcbench.data.loading import EvaluationBatch, evaluation_batches
+from sepcbench.data.evaluation_loader import EvaluationBatch, evaluation_batches
 from sepcbench.data.transforms import scale_factors
 from sepcbench.detectors import Detector
-from sepcbench.measures.accuracy import Progress, coco_entries
+from sepcbench.measures.accuracy import Progress
+from sepcbench.measures.result_format import coco_entries
 from sepcbench.measures.scoring import score
 from sepcbench.overriding import conventions_for
 from sepcbench.records import Accuracy
@@ -78,7 +79,14 @@ def ablate(
     decoded = {how: _with_pixels_of(how, own) for how in sets}
     found = _detect(detector, data, ids, [*decoded.values(), *sets], device, batch, progress)
     scores = {
-        how: score(data, boxes, variant=detector.spec.name, checkpoint=checkpoint, resamples=0)
+        how: score(
+            data,
+            boxes,
+            variant=detector.spec.name,
+            checkpoint=checkpoint,
+            resamples=0,
+            finer=False,
+        )
         for how, boxes in found.items()
     }
     return tuple(

@@ -22,7 +22,8 @@ Task = Literal["bbox", "segm"]
 class Arrays:
     """What `match` takes; images and classes are numbered in the order of their ids.
 
-    `image_areas` (images,) are in square pixels, as annotated. `overlaps` is None for boxes.
+    `image_areas` (images,) are in square pixels, as annotated. `overlaps` is None for boxes; `kept`
+    (n,) says which of the detections given are in `found`.
     """
 
     found: Found
@@ -31,6 +32,7 @@ class Arrays:
     classes: int
     image_areas: np.ndarray
     overlaps: PairOverlaps | None = None
+    kept: np.ndarray | None = None
 
     def match(self, rules: Rules = COCO) -> Matched:
         """Match them."""
@@ -92,6 +94,7 @@ def arrays(
         classes=len(label),
         image_areas=np.array([image.width * image.height for image in images], dtype=float),
         overlaps=overlaps,
+        kept=kept,
     )
 
 

@@ -69,7 +69,8 @@ class Matched:
 
     n detections are kept of those given, m objects, T thresholds, A areas. Only `hits` (h,) of
     the detections are matched at any threshold: `counted` (T, A, h) to an object that counts,
-    `ignored` (T, A, h) to one that does not (a crowd, or of another size).
+    `ignored` (T, A, h) to one that does not (a crowd, or of another size). `index` (n,) says which
+    of the detections given each is.
     """
 
     rules: Rules
@@ -86,6 +87,7 @@ class Matched:
     object_image: np.ndarray  # (m,)
     object_label: np.ndarray  # (m,)
     object_counts: np.ndarray  # (A, m)
+    index: np.ndarray  # (n,)
 
 
 def match(
@@ -141,6 +143,7 @@ def match(
         object_image=objects.image[order],
         object_label=object_cell // images,
         object_counts=counts,
+        index=kept,
     )
 
 

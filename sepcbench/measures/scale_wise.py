@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sepcbench.errors import DataError
+from sepcbench.measures.coco_arrays import Arrays
 from sepcbench.measures.coco_curves import Curves, curves, positives
 from sepcbench.measures.coco_matching import COCO, Found, Objects, Rules, match
 from sepcbench.measures.coco_overlaps import PairOverlaps
+from sepcbench.records import SizeBand
 
 # pixels: octaves, as the levels of a pyramid are; objects of more than 1024 are in none
 ABSOLUTE = (0, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -78,6 +80,27 @@ def scale_wise(
         _size_range(made, index, edges[index : index + 2], int(count))
         for index, count in enumerate(counts)
     )
+
+
+def bands(lined_up: Arrays) -> tuple[SizeBand, ...]:
+    """AP of the objects of each octave of sizes, in pixels and relative to the image."""
+    made = [
+        SizeBand(kind, part.low, part.high, part.objects, part.ap)
+        for kind, edges, image_areas in (
+            ("pixels", ABSOLUTE, None),
+            ("relative", RELATIVE, lined_up.image_areas),
+        )
+        for part in scale_wise(
+            lined_up.found,
+            lined_up.objects,
+            images=lined_up.images,
+            classes=lined_up.classes,
+            edges=edges,
+            image_areas=image_areas,
+            overlaps=lined_up.overlaps,
+        )
+    ]
+    return tuple(made)
 
 
 def _relative(found: Found, objects: Objects, image_areas: np.ndarray) -> tuple[Found, Objects]:

@@ -17,7 +17,7 @@ from sepcbench.data.annotations import is_box, is_number, read_json
 from sepcbench.data.coco import CocoData
 from sepcbench.errors import DataError
 from sepcbench.measures.bootstrap import RESAMPLES, draw
-from sepcbench.measures.coco_arrays import Detection, Task, arrays
+from sepcbench.measures.coco_arrays import Arrays, Detection, Task, arrays
 from sepcbench.measures.coco_curves import (
     ALL,
     LARGE,
@@ -28,8 +28,10 @@ from sepcbench.measures.coco_curves import (
     curves,
     twelve,
 )
-from sepcbench.measures.coco_matching import COCO, PROPOSALS, Matched, Rules
-from sepcbench.records import Accuracy, Failure, Recall
+from sepcbench.measures.coco_matching import PROPOSALS, Matched
+from sepcbench.measures.level_shares import level_shares
+from sepcbench.measures.scale_wise import bands
+from sepcbench.records import Accuracy, Failure, Recall, SizeBand
 from sepcbench.specs import VariantSpec
 from sepcbench.stats import centred
 from sepcbench.whole_files import write_whole
@@ -62,11 +64,13 @@ def scores(
     checkpoint: str | None = None,
     *,
     referee: bool = False,
+    test_time: str = "",
 ) -> dict[str, Accuracy | Recall | Failure]:
     """All that the findings of a variant are scored by, by kind of record.
 
     An RPN's by `recall`, all others by `accuracy` of the boxes, and of the `masks` too if it has a
-    mask head: a failure where the set has no masks. With `referee` pycocotools scores them too.
+    mask head: a failure where the set has no masks. With `referee` pycocotools scores them too;
+    `test_time` are the options beyond one pass per image, for the record.
 
     Raises:
         DataError: the referee differs.
@@ -78,6 +82,7 @@ def scores(
     }
     if spec.head.gives_proposals:
         return {"recall": recall(data, found, **about)}
+    about["test_time"] = test_time
     made: dict[str, Accuracy | Recall | Failure] = {"accuracy": score(data, found, **about)}
     if "masks" in spec.head.needs:
         try:
@@ -96,24 +101,31 @@ def score(
     task: Task = "bbox",
     referee: bool = False,
     resamples: int = RESAMPLES,
+    test_time: str = "",
+    finer: bool = True,
 ) -> Accuracy:
     """Score detections on every image of a set, also those without annotations.
 
     Args:
         data: the set.
         detections: COCO result format: `image_id`, `category_id`, `bbox` (x, y, width, height)
-            in pixels, `score`; `segmentation` (RLE) for masks. None at all is AP 0.
+            in pixels, `score`; `segmentation` (RLE) for masks; maybe the `level` that found it,
+            with which the record says which level found what. None at all is AP 0.
         variant: what made them.
         checkpoint: the file it was loaded from, for the record.
         task: what is compared, boxes or masks. A mask is small, medium or large by its own area.
         referee: score with pycocotools too, and compare.
         resamples: how many draws of the images AP is taken on; 0 for none.
+        test_time: options beyond one pass per image, for the record.
+        finer: score finer sizes of objects too.
 
     Raises:
         DataError: masks are to be compared, and the set or a detection has none; or the referee
             differs.
     """
-    matched, drawn = _curves(data, detections, task, COCO, referee)
+    lined_up = arrays(data, detections, task)
+    matched = lined_up.match()
+    drawn = _curves(data, detections, task, matched, referee)
     numbers: dict[str, Any] = {
         name: _fraction(value) for name, value in zip(NUMBERS, twelve(drawn))
     }
@@ -125,6 +137,9 @@ def score(
         checkpoint=checkpoint,
         per_class=_per_class(data, drawn),
         task=task,
+        bands=_bands(data, lined_up) if finer else (),
+        levels=level_shares(lined_up, detections),
+        test_time=test_time,
         **numbers,
         **_draws(matched, "ap", numbers["ap"], resamples),
     )
@@ -152,7 +167,8 @@ def recall(
     Raises:
         DataError: the referee differs.
     """
-    matched, drawn = _curves(data, proposals, "bbox", PROPOSALS, referee)
+    matched = arrays(data, proposals, "bbox", PROPOSALS.agnostic).match(PROPOSALS)
+    drawn = _curves(data, proposals, "bbox", matched, referee)
     found = drawn.recall
     ar1000 = _fraction(average(found, ALL, 1))
     return Recall(
@@ -172,15 +188,21 @@ def recall(
 
 
 def _curves(
-    data: CocoData, detections: Sequence[Detection], task: Task, rules: Rules, referee: bool
-) -> tuple[Matched, Curves]:
-    matched = arrays(data, detections, task, rules.agnostic).match(rules)
+    data: CocoData, detections: Sequence[Detection], task: Task, matched: Matched, referee: bool
+) -> Curves:
     drawn = curves(matched)
     if referee:
         from sepcbench.measures.coco_referee import check
 
         check(drawn, data, detections, task)
-    return matched, drawn
+    return drawn
+
+
+def _bands(data: CocoData, lined_up: Arrays) -> tuple[SizeBand, ...]:
+    """Nothing where no size is to be had: an image annotated without one, or no objects."""
+    if not data.boxes or not (lined_up.image_areas > 0).all():
+        return ()
+    return bands(lined_up)
 
 
 def _draws(matched: Matched, number: str, value: float | None, resamples: int) -> dict[str, Any]:

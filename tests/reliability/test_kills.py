@@ -2,6 +2,8 @@
 
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from killing import duration, finish, killed, litter, measured, records, table
@@ -81,6 +83,36 @@ def test_runs_killed_at_many_moments(folder, undisturbed, seed):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_of_jobs_that_is_killed_takes_its_processes_along(folder, undisturbed, seed):
+    """The rerun is not refused by what the killed one left, and ends like an undisturbed one."""
+    whole, seconds = undisturbed
+    drawn = random.Random(seed)
+    for _ in range(2):
+        killed([*RUN, "--jobs", "2"], folder, drawn.uniform(1, 2 * seconds))
+    assert finish([*RUN, "--jobs", "2"], folder)[0] == 0
+    assert measured(folder) == measured(whole)
+    assert table(folder) == table(whole)
+    assert litter(folder) == []
+
+
+@pytest.mark.slow
+def test_rows_run_by_commands_of_their_own_that_are_killed_end_in_the_same_table(
+    folder, undisturbed
+):
+    """What a scheduler does: a process per row, at once, each killed and started again."""
+    whole, seconds = undisturbed
+    rows = [[*RUN, "--row", name] for name in ("fpn", "sepc")]
+    with ThreadPoolExecutor(2) as pool:
+        for part in (0.4, 0.8):
+            list(pool.map(partial(killed, folder=folder, seconds=part * seconds), rows))
+        assert [code for code, _, _ in pool.map(partial(finish, folder=folder), rows)] == [0, 0]
+    assert measured(folder) == measured(whole)
+    assert table(folder) == table(whole)
+    assert litter(folder) == []
+
+
+@pytest.mark.slow
 def test_a_run_that_is_timed_too_has_every_time_once(folder):
     """Times differ from run to run; there must be one set of them, all from one sitting."""
     text = SUITE.replace('measures = ["cost", "accuracy"]\n', "").replace(
@@ -114,9 +146,18 @@ def data(folder):
     return str(found)
 
 
-def check_train(folder, undisturbed, moments):
+# every generator and every part of the state: candidates drawn at random, passes that add up,
+# momentum, a score on the way
+THICK = [
+    "train", "rpn_tiny_fpn", "--out", "out", "--iterations", "9", "--batch", "4",
+    "--recipe", "accumulate=2", "--recipe", "optimizer=sgd", "--lr", "0.01",
+    "--evaluate-every", "4", "--workers", "1", "--format", "json",
+]  # fmt: skip
+
+
+def check_train(folder, undisturbed, moments, call=TRAIN):
     whole, _ = undisturbed
-    command = [*TRAIN, "--data", data(whole)]
+    command = [*call, "--data", data(whole)]
     code, wanted, _ = finish([*command, "--out", "whole"], folder)
     assert code == 0
     for seconds in moments:
@@ -133,8 +174,9 @@ def check_train(folder, undisturbed, moments):
 
 
 def value(out):
-    """The JSON on stdout, between the marks of the start and the end."""
-    return json.loads(out[: out.rindex("done")])[0]
+    """The JSON on stdout, between the marks of the start and the end, without how fast it was."""
+    found = json.loads(out[: out.rindex("done")])[0]
+    return {key: value for key, value in found.items() if key != "speed"}
 
 
 def test_a_training_killed_again_and_again_gives_the_same_weights(folder, undisturbed):
@@ -142,10 +184,12 @@ def test_a_training_killed_again_and_again_gives_the_same_weights(folder, undist
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("call", [TRAIN, THICK], ids=["plain", "thick"])
 @pytest.mark.parametrize("seed", range(10))
-def test_trainings_killed_at_many_moments(folder, undisturbed, seed):
+def test_trainings_killed_at_many_moments(folder, undisturbed, seed, call):
     drawn = random.Random(seed)
-    check_train(folder, undisturbed, [drawn.uniform(0, 2) for _ in range(drawn.randint(1, 4))])
+    moments = [drawn.uniform(0, 2) for _ in range(drawn.randint(1, 4))]
+    check_train(folder, undisturbed, moments, call)
 
 
 @pytest.mark.slow

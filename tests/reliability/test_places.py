@@ -15,6 +15,8 @@ from killing import measured, records
 from sepcbench import store
 from sepcbench.cli.app import run
 from sepcbench.locks import locked
+from sepcbench.runner.places import rows_locked
+from sepcbench.store import Store
 
 SUITE = """
 title = "Small"
@@ -61,7 +63,7 @@ def test_two_runs_at_once_are_refused_and_another_suite_is_not(folder, capsys):
     assert run([*COMMAND, "--measures", "cost", "--only", "fpn"]) == 0
     (taken,) = folder.glob("results/small/*")
     words = f"another sepcbench (process {os.getpid()}) is at work there; wait"
-    with locked(taken, ""):
+    with rows_locked(Store(taken), ["fpn"]):
         refused(capsys, [*COMMAND, "--measures", "cost"], words)
         assert list(records(folder)) == ["fpn.cost.json"]
         (folder / "other.toml").write_text(SUITE)
@@ -70,8 +72,13 @@ def test_two_runs_at_once_are_refused_and_another_suite_is_not(folder, capsys):
     assert run([*COMMAND, "--measures", "cost"]) == 0
 
 
-def test_a_set_or_a_checkpoint_that_another_process_is_making_is_left_to_it(folder, capsys):
+def test_a_set_or_a_checkpoint_that_another_process_is_making_is_left_to_it(
+    folder, capsys, monkeypatch
+):
+    from sepcbench.runner import sets
     from sepcbench.suites import load
+
+    monkeypatch.setattr(sets, "WAIT_S", 0.1)
 
     made = folder / "runs" / "shapes" / store.key_of(load("small.toml").file.shapes)
     with locked(made, ""):
@@ -174,7 +181,7 @@ def test_a_training_record_is_not_written_again_for_the_score_that_is_missing(fo
     written = training.stat().st_mtime_ns
     assert run(COMMAND) == 0
     assert training.stat().st_mtime_ns == written
-    assert measured(folder)[score.name]["record"] == before[score.name]["record"]
+    assert records(folder)[score.name]["record"] == before[score.name]["record"]
 
 
 @pytest.mark.parametrize("place", ["results", "runs"])
