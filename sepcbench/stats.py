@@ -1,4 +1,4 @@
-"""Statistics of timing samples and of draws of images: medians, spread, intervals, paired or not.
+"""Statistics of timing samples, of draws of images and of seeds: location, spread, intervals.
 
 Samples come in rounds; rounds are the unit that is resampled, because samples of one round share
 the machine's mood. numpy only.
@@ -6,7 +6,7 @@ the machine's mood. numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,3 +169,92 @@ def interval(drawn: np.ndarray) -> Interval:
     """The middle 95 % of draws."""
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)
+
+
+# --- over seeds ------------------------------------------------------------------------------
+
+# 97.5 % quantiles of Student's t with 1 to 30 degrees of freedom (any table of them).
+_T = (
+    12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157,
+    2.228139, 2.200985, 2.178813, 2.160369, 2.144787, 2.131450, 2.119905, 2.109816, 2.100922,
+    2.093024, 2.085963, 2.079614, 2.073873, 2.068658, 2.063899, 2.059539, 2.055529, 2.051831,
+    2.048407, 2.045230, 2.042272,
+)  # fmt: skip
+_NORMAL = 1.959963984540054  # the same quantile of the normal distribution
+
+
+@dataclass(frozen=True)
+class SeedMean:
+    """A score over seeds: mean, 95 % t interval of it (None for one seed), and how many seeds."""
+
+    mean: float
+    ci95: Interval | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class SeedDifference:
+    """How far one row's score is above another's over the seeds that both have.
+
+    `resolved` says whether the 95 % interval leaves out 0.
+    """
+
+    delta: float
+    ci95: Interval | None
+    seeds: int
+    resolved: bool
+
+
+def t_quantile(freedom: int) -> float:
+    """97.5 % quantile of Student's t; beyond the table by Abramowitz and Stegun, 26.7.5.
+
+    Raises:
+        ValueError: less than one degree of freedom.
+    """
+    if freedom < 1:
+        raise ValueError("a t quantile needs at least one degree of freedom")
+    if freedom <= len(_T):
+        return _T[freedom - 1]
+    x, n = _NORMAL, freedom
+    first = (x**3 + x) / 4
+    second = (5 * x**5 + 16 * x**3 + 3 * x) / 96
+    third = (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384
+    return x + first / n + second / n**2 + third / n**3
+
+
+def t_interval(values: Sequence[float]) -> Interval | None:
+    """95 % interval of the mean of values drawn independently; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    mean, sigma = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = t_quantile(len(values) - 1) * sigma / len(values) ** 0.5
+    return mean - half, mean + half
+
+
+def over_seeds(scores: Mapping[int, float]) -> SeedMean:
+    """The mean of a score over seeds and its interval.
+
+    Args:
+        scores: by seed.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not scores:
+        raise ValueError("no seeds")
+    values = list(scores.values())
+    return SeedMean(float(np.mean(values)), t_interval(values), len(values))
+
+
+def seed_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> SeedDifference:
+    """The mean difference of two rows, seed by seed, and its interval.
+
+    Rows of one seed share the order of images and the flips, so their scores are paired.
+
+    Raises:
+        ValueError: no seed is in both.
+    """
+    deltas = {seed: ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())}
+    found = over_seeds(deltas)
+    resolved = found.ci95 is not None and not found.ci95[0] <= 0 <= found.ci95[1]
+    return SeedDifference(found.mean, found.ci95, found.seeds, resolved)

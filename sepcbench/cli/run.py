@@ -5,107 +5,122 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
-from sepcbench.cli import options
+from sepcbench.cli import options, run_parts
+from sepcbench.cli.run_choices import DEFAULT, Given, choose
 from sepcbench.runner import Run, RunOptions, run_suite
-from sepcbench.specs import MeasureName
-from sepcbench.suites import Suite, load, twin
+from sepcbench.suites import Suite
 
-DEFAULT = "suite's"
-SHAPES = "shapes"  # as --data: the generated set; a folder of that name is ./shapes
+Suites = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SUITE...", help="Names or TOML files.", autocompletion=options.complete_suite
+    ),
+]
+Rows = Annotated[
+    list[str] | None,
+    typer.Option("--row", "--only", metavar="ROW", help="Run only this row."),
+]
+Measures = Annotated[
+    str, typer.Option(help="Some of cost,latency,accuracy; or what the suite says.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume/--fresh", help="Keep what is measured, or measure all again.")
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR|shapes",
+        help="COCO-format data to score on; or train each suite's small twin on shapes.",
+    ),
+]
+Train = Annotated[
+    bool, typer.Option("--train", help="Train the rows without a checkpoint on --data first.")
+]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipe", metavar="NAME|FIELD=VALUE", help="How to train; 1x where the suite says not."
+    ),
+]
+Seeds = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Train and score every row with N seeds.")
+]
+Jobs = Annotated[
+    str | None,
+    typer.Option(metavar="N|DEVICES", help="Rows at once: cuda:0,cuda:1, or so many on --device."),
+]
+Proposals = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Fixed proposals on --data, for Fast R-CNN rows."),
+]
+Checkpoints = Annotated[
+    list[str] | None,
+    typer.Option("--checkpoint", metavar="ROW=FILE", help="Score this row's checkpoint."),
+]
+Results = Annotated[Path, typer.Option(help="Where records and reports go.")]
+Work = Annotated[Path, typer.Option(help="Where data and checkpoints go.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that read images.")]
+Part = Annotated[float | None, typer.Option("--part", hidden=True)]
 
 
 def run(
-    suites: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SUITE...",
-            help="Names or TOML files.",
-            autocompletion=options.complete_suite,
-        ),
-    ],
-    only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="ROW", help="Run only this row.")
-    ] = None,
-    measures: Annotated[
-        str, typer.Option(help="Some of cost,latency,accuracy; or what the suite says.")
-    ] = DEFAULT,
-    resume: Annotated[
-        bool, typer.Option("--resume/--fresh", help="Keep what is measured, or measure all again.")
-    ] = True,
+    suites: Suites,
+    only: Rows = None,
+    measures: Measures = DEFAULT,
+    resume: Resume = True,
     device: options.Device = "cpu",
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR|shapes",
-            help="COCO-format data to score on; or train each suite's small twin on shapes.",
-        ),
-    ] = None,
-    proposals: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Fixed proposals on --data, for Fast R-CNN rows."),
-    ] = None,
-    checkpoint: Annotated[
-        list[str] | None,
-        typer.Option("--checkpoint", metavar="ROW=FILE", help="Score this row's checkpoint."),
-    ] = None,
+    data: Data = None,
+    train: Train = False,
+    recipe: Recipes = None,
+    seeds: Seeds = 1,
+    jobs: Jobs = None,
+    workers: Workers = 0,
+    proposals: Proposals = None,
+    checkpoint: Checkpoints = None,
     referee: options.Referee = False,
-    results: Annotated[Path, typer.Option(help="Where records and reports go.")] = Path("results"),
-    work: Annotated[Path, typer.Option(help="Where data and checkpoints go.")] = Path("runs"),
+    results: Results = Path("results"),
+    work: Work = Path("runs"),
+    part: Part = None,
 ) -> None:
     """Measure the rows of suites: cost, latency and accuracy; store, then write the tables.
 
     `--data shapes` runs the small twin of a suite: the same rows on the tiny backbone, trained
-    here on a generated set.
+    here on a generated set. What is stored is not measured again; rows may run at once.
 
     Example: sepcbench run quick
-    Example: sepcbench run fusion --data shapes
-    Example: sepcbench run components --measures cost --only sepc
+    Example: sepcbench run fusion --data shapes --seeds 3
+    Example: sepcbench run components --measures cost --row sepc
+    Example: sepcbench run components --train --data coco/ --jobs cuda:0,cuda:1
     """
-    loaded = [load(name) for name in suites]
-    if data == SHAPES:
-        loaded, data = [twin(suite) for suite in loaded], None
-    choice = RunOptions(
-        measures=_measures(measures),
-        only=tuple(only or ()),
-        fresh=not resume,
-        device=options.check_device(device),
-        data=Path(data) if data is not None else None,
-        proposals=proposals,
-        checkpoints=_checkpoints(checkpoint),
-        referee=referee,
-        results=results,
-        work=work,
-    )
-    runs = [_run_one(suite, choice) for suite in loaded]
-    if any(one.failures for one in runs):
+    given = Given(
+        tuple(only or ()), measures, resume, device, data, train, tuple(recipe or ()), seeds, jobs,
+        workers, proposals, tuple(checkpoint or ()), referee, results, work, part is not None,
+    )  # fmt: skip
+    chosen = [choose(name, given) for name in suites]
+    if part is not None:
+        run_parts.end_with_input()
+        done = [run_suite(*one, run_parts.log(part)) for one in chosen]
+    else:
+        done = [_run_one(*one) for one in chosen]
+    if any(one.failures for one in done):
         raise typer.Exit(1)
-
-
-def _measures(text: str) -> tuple[MeasureName, ...]:
-    if text == DEFAULT:
-        return ()
-    names = [name.strip() for name in text.split(",")]
-    known = get_args(MeasureName)
-    return tuple(options.check_choice("measure", name, known) for name in names)  # type: ignore[misc]
-
-
-def _checkpoints(given: list[str] | None) -> dict[str, Path]:
-    pairs = options.parse_pairs("--checkpoint", "ROW=FILE", given)
-    return {row: Path(file) for row, file in pairs.items()}
 
 
 def _run_one(suite: Suite, choice: RunOptions) -> Run:
     from sepcbench.report.files import write_report
     from sepcbench.report.suite_tables import tables
     from sepcbench.results import assemble
+    from sepcbench.runner.places import shared_files
 
-    done = run_suite(suite, choice, partial(options.progress_bar, announce=True))
-    results = assemble(suite, done.store)
-    files = write_report(results, done.store.folder)
+    bar = partial(options.progress_bar, announce=True)
+    done = run_suite(suite, choice, bar, None if sys.stderr.isatty() else run_parts.say)
+    with shared_files(done.store.folder):
+        results = assemble(suite, done.store)
+        files = write_report(results, done.store.folder)
     options.emit("table", tables(results), None)
     for note in done.notes:
         print(f"sepcbench: {note}", file=sys.stderr)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sepcbench.errors import Interrupted, SepcbenchError, StoreError
 from sepcbench.records import Environment, Failure, Record
-from sepcbench.specs import MeasureName
+from sepcbench.specs import MeasureName, Recipe
 from sepcbench.store import Store, Stored, now
 from sepcbench.suites import Suite, SuiteRow
 
@@ -24,6 +24,13 @@ class RunOptions:
     `work` takes generated data and checkpoints; `results` takes records and reports.
     `checkpoints` gives a row a checkpoint, so that its AP can be measured on `data`; `proposals`
     are those of `data` for rows that take fixed ones. With `referee` pycocotools scores too.
+    `seeds` are counted from the recipe's own: 0 is that one, of which `accuracy` is.
+
+    With `train` rows without a checkpoint are trained on the split train of `data`, by `recipe`,
+    else the suite's, else 1x; without `data` they are trained on the generated set anyway.
+
+    `jobs` are devices: each takes one row after the other, by `command` in a process of its own.
+    A `part` is such a process. `workers` are processes that read images.
     """
 
     measures: tuple[MeasureName, ...] = ()
@@ -34,6 +41,13 @@ class RunOptions:
     checkpoints: Mapping[str, Path] = field(default_factory=dict)
     proposals: Path | None = None
     referee: bool = False
+    seeds: tuple[int, ...] = (0,)
+    train: bool = False
+    recipe: Recipe | None = None
+    jobs: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    part: bool = False
+    workers: int = 0
     results: Path = Path("results")
     work: Path = Path("runs")
 
@@ -50,6 +64,11 @@ class Run:
     bar: Bar
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def device_kind(self) -> str:
+        """What numbers depend on: "cuda" for every GPU of a machine."""
+        return self.options.device.partition(":")[0]
 
 
 def attempt(run: Run, row: SuiteRow, kind: str, key: str, make: Callable[[], Record]) -> Record:

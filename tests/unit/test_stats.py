@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from sepcbench.stats import bootstrap, compare, round_medians, spread, summarise
+from sepcbench.stats import (
+    bootstrap,
+    compare,
+    over_seeds,
+    round_medians,
+    seed_difference,
+    spread,
+    summarise,
+    t_quantile,
+)
 
 
 def test_summary_of_known_samples():
@@ -117,3 +126,48 @@ def test_interval_covers_the_truth_when_interleaved():
 def test_interval_misses_the_truth_when_timed_one_after_the_other():
     """Why rounds are interleaved: the same noise, in sequence, is taken for a difference."""
     assert coverage(interleaved=False) < 0.6
+
+
+# From printed tables of Student's t (two-sided 95 %).
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),
+    [(1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262), (29, 2.045), (40, 2.021), (60, 2.000),
+     (120, 1.980), (10**9, 1.960)],
+)  # fmt: skip
+def test_t_quantiles_are_those_of_printed_tables(freedom, quantile):
+    assert t_quantile(freedom) == pytest.approx(quantile, abs=5e-4)
+
+
+def test_t_quantiles_fall_smoothly_from_the_table_to_the_formula():
+    values = [t_quantile(n) for n in range(25, 40)]
+    steps = np.diff(values)
+    assert (steps < 0).all()
+    assert (np.diff(steps) > 0).all()
+    with pytest.raises(ValueError, match="degree of freedom"):
+        t_quantile(0)
+
+
+def test_the_mean_over_seeds_has_students_interval():
+    """Student's sleep data (1908), drug 2: mean 2.33, standard deviation 2.002."""
+    sleep = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+    found = over_seeds(dict(enumerate(sleep)))
+    assert (found.mean, found.seeds) == (pytest.approx(2.33), 10)
+    assert found.ci95 == pytest.approx((0.8976775, 3.7623225))
+    assert over_seeds({0: 0.4}).ci95 is None
+    with pytest.raises(ValueError, match="no seeds"):
+        over_seeds({})
+
+
+def test_a_difference_is_taken_seed_by_seed():
+    """Student's sleep data, paired: 1.58, interval 0.7001 to 2.4599."""
+    first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+    second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+    found = seed_difference(dict(enumerate(second)), dict(enumerate(first)))
+    assert found.delta == pytest.approx(1.58)
+    assert found.ci95 == pytest.approx((0.7001142, 2.4598858))
+    assert found.resolved
+    assert not seed_difference({0: 0.4, 1: 0.41}, {0: 0.3, 1: 0.39, 2: 0.2}).resolved
+    alone = seed_difference({0: 0.4, 2: 0.5}, {0: 0.3, 1: 0.2})
+    assert (alone.seeds, alone.ci95, alone.resolved) == (1, None, False)
+    with pytest.raises(ValueError, match="no seeds"):
+        seed_difference({0: 0.1}, {1: 0.1})
