@@ -52,7 +52,7 @@ class PyramidConv(nn.Module):
         for level, x in enumerate(pyramid):
             y = self.same(x, level)
             if self.down is not None and level > 0:
-                y = y + _same_size(self.down(pyramid[level - 1], level), y)
+                y = y + same_size(self.down(pyramid[level - 1], level), y)
             if self.up is not None and level + 1 < len(pyramid):
                 y = y + resize_bilinear(self.up(pyramid[level + 1], level), y)
             outputs.append(y)
@@ -89,7 +89,7 @@ class CombinedTower(nn.Module):
     def forward(self, pyramid: Pyramid) -> PyramidPair:
         shared = self.blocks(pyramid)
         if self.spec.extra_padding == 0:
-            _check_sizes(shared)
+            check_sizes(shared)
         return PyramidPair(self.cls(shared), self.loc(shared))
 
 
@@ -166,7 +166,7 @@ def _equal(spec: PconvSpec | SepcSpec, in_channels: Sequence[int]) -> int:
     return in_channels[0]
 
 
-def _same_size(down: Tensor, y: Tensor) -> Tensor:
+def same_size(down: Tensor, y: Tensor) -> Tensor:
     """What comes from the finer level, which a stride-2 conv halves, rounded up."""
     if down.shape[2:] != y.shape[2:]:
         found, needed = (f"{int(x.shape[2])}x{int(x.shape[3])}" for x in (y, down))
@@ -177,7 +177,7 @@ def _same_size(down: Tensor, y: Tensor) -> Tensor:
     return down
 
 
-def _check_sizes(pyramid: Pyramid) -> None:
+def check_sizes(pyramid: Pyramid) -> None:
     """A 3x3 conv without padding needs maps of at least 3x3."""
     for x in pyramid:
         height, width = int(x.shape[2]), int(x.shape[3])

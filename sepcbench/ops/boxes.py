@@ -34,7 +34,9 @@ def decode(anchors: Tensor, deltas: Tensor, stds: Sequence[float], how: Conventi
     dw and dh are clamped to log(1000 / 16), on the upper or on both sides as `how` says; with
     `corner_shift` the corners move inwards, as mmdetection 1.1 does. Not clipped to an image.
     """
-    deltas = deltas * deltas.new_tensor(stds)
+    # one by one, as numbers: a tensor of them would be a copy from the host, which waits
+    scaled = [part * std for part, std in zip(deltas.unbind(-1), stds, strict=True)]
+    deltas = torch.stack(scaled, dim=-1)
     lowest = -_MAX_LOG_RATIO if how.delta_clamp == "both" else None
     log_ratio = deltas[..., 2:].clamp(lowest, _MAX_LOG_RATIO)
     anchor_centre, anchor_size = centres_and_sizes(anchors, how.box_offset)

@@ -1,20 +1,217 @@
-"""The engines."""
+"""The engines: the table, and that all compute the same."""
 
+from __future__ import annotations
+
+import copy
+import importlib.util
+import shutil
 from typing import get_args
 
+import pytest
 import torch
+from randomised import randomised
 from torch import nn
 
-from sepcbench.engines import ENGINES
+from sepcbench.engines import ENGINES, TOLERANCES, onnx_runtime, output_error, tensorrt
+from sepcbench.engines.compiling import check_compiler, run_compiled
+from sepcbench.engines.onnx_runtime import run_onnx
+from sepcbench.errors import EngineError
 from sepcbench.specs import EngineName
+from sepcbench.specs.engines import ENGINE_NOTES
+
+PLAIN = ["eager", "folded", "channels_last", "fused"]
+NECKS = ["fpn", "bifpn", "nas_fpn", "pconv_ibn", "pconv_independent", "pconv_gn", "sepc"]
+HEADS = ["fcos_tiny_pconv", "atss_tiny_fpn", "reppoints_tiny_sepc", "fsaf_tiny_sepc_lite"]
+NAMES = [*(f"retinanet_tiny_{neck}" for neck in NECKS), *HEADS]
+
+onnx = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")),
+    reason="sepcbench[onnx] is not installed",
+)
 
 
-def test_table_and_names_agree():
-    assert set(ENGINES) == set(get_args(EngineName))
+class Whole(nn.Module):
+    """What a measurement makes of a detector: a part of it as a module."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: torch.Tensor) -> object:
+        return self.detector(images)
 
 
-def test_every_engine_computes_the_same():
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
-    x = torch.randn(1, 3, 8, 8)
-    for engine in ENGINES.values():
-        torch.testing.assert_close(engine(module)(x), module(x))
+class Neck(Whole):
+    def forward(self, features: list[torch.Tensor]) -> object:  # type: ignore[override]
+        return self.detector.fuse(features)  # type: ignore[operator]
+
+
+def images(device: str = "cpu") -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, 3, 128, 128, generator=generator).to(device)
+
+
+def errors(engine: EngineName, name: str, device: str = "cpu") -> list[float]:
+    """Of the neck alone and of the whole detector."""
+    plain = randomised(name).to(device)
+    features = plain.features(images(device))
+    rewritten = ENGINES[engine].rewrite(copy.deepcopy(plain))
+    found = []
+    for part, inputs in ((Neck, (features,)), (Whole, (images(device),))):
+        expected = part(plain)(*inputs)
+        call = ENGINES[engine].run(part(rewritten).eval(), inputs)
+        call()
+        found.append(output_error(call(), expected))
+    return found
+
+
+def test_table_notes_and_names_agree() -> None:
+    assert list(ENGINES) == list(ENGINE_NOTES) == list(get_args(EngineName))
+    assert all(ENGINES[name].about == note.about for name, note in ENGINE_NOTES.items())
+
+
+@pytest.mark.parametrize("engine", PLAIN)
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_every_engine_computes_the_same(engine: EngineName, name: str) -> None:
+    ENGINES[engine].check("cpu", "fp32")
+    assert max(errors(engine, name)) < TOLERANCES["fp32"]
+
+
+@pytest.mark.parametrize("engine", ["channels_last", "fused"])
+@torch.no_grad()
+def test_maps_are_in_channels_last(engine: EngineName) -> None:
+    detector = ENGINES[engine].rewrite(randomised("retinanet_tiny_fpn"))
+    seen = []
+    detector.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    ENGINES[engine].run(Whole(detector), (images(),))()
+    assert ENGINES[engine].channels_last
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen[0])
+
+
+@pytest.mark.parametrize("engine", ["graphed", "fused_graphed", "tensorrt"])
+def test_engines_of_a_gpu_say_so(engine: EngineName) -> None:
+    assert ENGINE_NOTES[engine].runs_on == ("cuda",)
+    with pytest.raises(EngineError, match=f"'{engine}' needs a CUDA device.*--engine f"):
+        ENGINES[engine].check("cpu", "fp32")
+
+
+# --- torch.compile ----------------------------------------------------------------------------
+
+
+def test_without_a_compiler_compiled_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(EngineError, match="needs a C\\+\\+ compiler"):
+        check_compiler("cpu", "fp32")
+
+
+def test_every_module_is_compiled_however_many_there_are() -> None:
+    """torch keeps few compiled versions of one function, and runs the next ones eagerly."""
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        compiled.append(graph)
+        return graph.forward
+
+    x = torch.ones(1, 2, 4, 4)
+    for width in range(1, 13):
+        module = Whole(nn.Conv2d(2, width, 1))
+        call = run_compiled(module, (x,), backend=backend)
+        assert torch.equal(call(), module(x))
+        call()
+    assert len(compiled) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+@torch.no_grad()
+def test_compiled_computes_the_same() -> None:
+    """The neck alone: generating code for a whole detector takes minutes."""
+    plain = randomised("retinanet_tiny_sepc_lite")
+    features = plain.features(images())
+    rewritten = ENGINES["compiled"].rewrite(copy.deepcopy(plain))
+    call = ENGINES["compiled"].run(Neck(rewritten).eval(), (features,))
+    assert output_error(call(), plain.fuse(features)) < TOLERANCES["fp32"]
+
+
+# --- ONNX Runtime and TensorRT ----------------------------------------------------------------
+
+
+@onnx
+@torch.no_grad()
+def test_onnxruntime_deforms_as_torchvision_does() -> None:
+    plain = randomised("retinanet_tiny_sepc")
+    extra = plain.necks[1].cls  # type: ignore[index,union-attr]
+    pyramid = [level[:, :32] for level in plain.fuse(plain.features(images())).cls]
+    call = ENGINES["onnxruntime"].run(extra, (pyramid,))
+    assert output_error(call(), extra(pyramid)) < TOLERANCES["fp32"]
+
+
+@onnx
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["retinanet_tiny_sepc", "fcos_tiny_pconv_gn", "reppoints_tiny_bifpn", "atss_tiny_nas_fpn"],
+)
+@torch.no_grad()
+def test_onnxruntime_computes_the_same(name: str) -> None:
+    assert max(errors("onnxruntime", name)) < TOLERANCES["fp32"]
+
+
+@onnx
+@torch.inference_mode()
+def test_onnxruntime_keeps_the_nesting_and_reads_what_is_there() -> None:
+    class Nested(nn.Module):
+        def forward(self, maps: list[torch.Tensor], ignored: torch.Tensor) -> dict[str, object]:
+            return {"sum": (maps[0] + maps[1], None), "name": "kept"}
+
+    maps = [torch.ones(1, 2, 3, 3), torch.ones(1, 2, 3, 3)]
+    call = run_onnx(Nested(), (maps, torch.zeros(2)))
+    found = call()
+    assert (found["name"], found["sum"][1]) == ("kept", None)
+    maps[1].fill_(5.0)
+    assert call()["sum"][0].unique() == 6.0
+
+
+@onnx
+def test_what_has_no_place_in_a_graph_is_one_line() -> None:
+    class Branches(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1 if x.sum() > 0 else x
+
+    with pytest.raises(EngineError, match="Branches cannot be exported to ONNX") as error:
+        run_onnx(Branches(), (torch.ones(2),))
+    assert "\n" not in str(error.value)
+
+
+def test_without_onnxruntime_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EngineError, match="pip install onnxruntime-gpu onnx onnxscript"):
+        onnx_runtime.check_onnxruntime("cuda", "fp32")
+    with pytest.raises(EngineError, match="pip install torch-tensorrt"):
+        tensorrt.check_tensorrt("cuda", "fp32")
+
+
+@onnx
+def test_onnxruntime_refuses_what_it_cannot_compute() -> None:
+    onnx_runtime.check_onnxruntime("cpu", "fp32")
+    with pytest.raises(EngineError, match="computes fp32 on cpu, not bf16"):
+        onnx_runtime.check_onnxruntime("cpu", "bf16")
+    with pytest.raises(EngineError, match="no NoSuchProvider"):
+        onnx_runtime.check_provider("onnxruntime", "NoSuchProvider")
+
+
+# --- on a GPU -----------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["retinanet_tiny_fpn", "retinanet_tiny_sepc", "fcos_tiny_pconv"])
+@torch.no_grad()
+def test_every_engine_computes_the_same_on_a_gpu(engine: EngineName, name: str) -> None:
+    try:
+        ENGINES[engine].check("cuda", "tf32")
+    except EngineError as error:
+        pytest.skip(str(error))
+    assert max(errors(engine, name, "cuda")) < TOLERANCES["tf32"]

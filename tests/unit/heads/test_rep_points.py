@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -56,6 +57,14 @@ def test_moments_are_mean_and_standard_deviation_times_the_exponents() -> None:
     # y: mean 4, squared deviations 60, over 8 is 7.5
     across, down = 2 * 2.0, 3 * math.sqrt(7.5)
     assert box.tolist() == pytest.approx([5 - across, 4 - down, 5 + across, 4 + down])
+
+
+@pytest.mark.parametrize("shape", [(0, 18, 2, 3), (2, 18, 0, 3)])
+def test_no_points_make_no_boxes_and_no_warning(shape: tuple[int, ...]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        boxes = points_to_boxes(torch.zeros(shape), torch.zeros(2))
+    assert boxes.shape == (shape[0], 4, *shape[2:])
 
 
 def test_minmax_is_the_smallest_box_around_the_points() -> None:

@@ -1,0 +1,182 @@
+"""CUDA graphs: a module's kernels recorded once per input shape, and launched together.
+
+At batch 1 a pyramid tower issues hundreds of small kernels, and launching them one by one takes
+longer than computing them. A replay reads and writes the addresses that were recorded.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from sepcbench.engines.engine import Call, Inputs, laid_out
+from sepcbench.errors import EngineError
+
+WARM_UPS = 3  # cuDNN and cuBLAS choose kernels and allocate workspaces before the recording
+
+Key = tuple[tuple[tuple[int, ...], tuple[int, ...], torch.dtype, str], ...]
+
+
+class Recorder(Protocol):
+    """What recording needs of a device."""
+
+    def warm_up(self, call: Call, times: int) -> None:
+        """Call several times beside the current stream, and wait."""
+
+    def new_pool(self) -> object:
+        """Memory that several recordings can share."""
+
+    def record(self, call: Call, pool: object) -> tuple[Callable[[], None], Any]:
+        """Record a call.
+
+        Returns:
+            What replays it, and its outputs, which every replay overwrites.
+        """
+
+
+class CudaRecorder:
+    """Records with `torch.cuda.CUDAGraph`."""
+
+    def warm_up(self, call: Call, times: int) -> None:
+        """Call several times on a side stream, as recording demands, and wait."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(times):
+                call()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+
+    def new_pool(self) -> object:
+        """A handle of memory that only recordings use."""
+        return torch.cuda.graph_pool_handle()
+
+    def record(self, call: Call, pool: object) -> tuple[Callable[[], None], Any]:
+        """Record a call on a stream of its own."""
+        graph = torch.cuda.CUDAGraph()
+        # other threads, such as one that reads the card's clocks, do not end this recording
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # type: ignore[arg-type]
+            outputs = call()
+        return graph.replay, outputs
+
+
+class Pool:
+    """Memory shared by recordings: one runs at a time, and what it writes on the way is then free.
+
+    Outputs are kept alive, so that no other recording gets their memory. A pool ends with its last
+    recording; a new one is made after that.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.handle = recorder.new_pool()
+
+
+_POOLS: weakref.WeakValueDictionary[str, Pool] = weakref.WeakValueDictionary()
+
+
+def shared_pool(recorder: Recorder, device: str) -> Pool:
+    """The pool of a device for which there are recordings, or a new one."""
+    key = f"{type(recorder).__name__} {device}"
+    pool = _POOLS.get(key)
+    if pool is None:
+        pool = _POOLS[key] = Pool(recorder)
+    return pool
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recorded call.
+
+    Attributes:
+        replay: runs it again.
+        inputs: the tensors it reads.
+        outputs: what it gives, overwritten by every replay.
+        module: whose weights it reads; kept alive, since it only knows their addresses.
+        pool: its memory.
+    """
+
+    replay: Callable[[], None]
+    inputs: list[Tensor]
+    outputs: Any
+    module: nn.Module
+    pool: Pool
+
+
+class Graphed:
+    """A module that is recorded for each shape of its inputs, and replayed.
+
+    Outputs hold until the next call with inputs of the same shape.
+
+    Args:
+        module: whose work depends on nothing but its inputs, and waits for nothing.
+        recorder: of the device.
+    """
+
+    def __init__(self, module: nn.Module, recorder: Recorder | None = None) -> None:
+        self.module = module
+        self.recorder: Recorder = recorder or CudaRecorder()
+        self.recordings: dict[Key, Recording] = {}
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Copy the inputs to where the recording reads them, and replay."""
+        key = shapes_of(inputs)
+        if key not in self.recordings:
+            copied = pytree.tree_map_only(Tensor, torch.clone, inputs)
+            self.recordings[key] = self.record(copied)
+        recording = self.recordings[key]
+        for static, given in zip(recording.inputs, _tensors(inputs), strict=True):
+            static.copy_(given)
+        recording.replay()
+        return recording.outputs
+
+    def record(self, inputs: Inputs) -> Recording:
+        """Record the module on these very tensors, which replays read.
+
+        Raises:
+            EngineError: the module waits for the device, so that it cannot be recorded.
+        """
+        read = _tensors(inputs)
+        pool = shared_pool(self.recorder, str(read[0].device) if read else "")
+        try:
+            self.recorder.warm_up(lambda: self.module(*inputs), WARM_UPS)
+            replay, outputs = self.recorder.record(lambda: self.module(*inputs), pool.handle)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise EngineError(
+                f"{type(self.module).__name__} cannot be captured in a CUDA graph, as what waits "
+                f"for the device cannot ({' '.join(str(error).split())[:200]}); use --scope neck "
+                "or an engine without graphs"
+            ) from error
+        return Recording(replay, read, outputs, self.module, pool)
+
+
+def shapes_of(inputs: Inputs) -> Key:
+    """Shape, strides, dtype and device of every tensor: what a recording is made for."""
+    return tuple((tuple(x.shape), x.stride(), x.dtype, str(x.device)) for x in _tensors(inputs))
+
+
+def run_graphed(module: nn.Module, inputs: Inputs, recorder: Recorder | None = None) -> Call:
+    """Record the module on its example inputs; the call replays and copies nothing."""
+    recording = Graphed(module, recorder).record(inputs)
+
+    def call() -> Any:
+        recording.replay()
+        return recording.outputs
+
+    return call
+
+
+def run_graphed_laid_out(module: nn.Module, inputs: Inputs) -> Call:
+    """`run_graphed` on inputs in torch.channels_last."""
+    return run_graphed(module, laid_out(inputs))
+
+
+def _tensors(inputs: Any) -> list[Tensor]:
+    return [x for x in pytree.tree_leaves(inputs) if isinstance(x, Tensor)]
