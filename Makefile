@@ -22,8 +22,9 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 # Every test and every suite that needs a GPU, in one go: correctness first, then latency.
+# In parts: make gpu STEPS="--seconds 560 tests trust"
 gpu: $(STAMP)
-	PYTHON=$(BIN)/python ./gpu.sh
+	PYTHON=$(BIN)/python ./gpu.sh $(STEPS)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sepcbench needs Python 3.11 or newer; set PYTHON=")'

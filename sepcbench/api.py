@@ -11,30 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sepcbench.errors import DataError, unknown
-from sepcbench.records import Accuracy, Cost, Failure, Latency, Recall, Results, Training, flat
-from sepcbench.specs import (
-    CostConvention,
-    Dtype,
-    EngineName,
-    MeasureName,
-    Protocol,
-    Recipe,
-    Scope,
-    VariantSpec,
-)
+from sepcbench.api_measures import flops, known_fields, latency, size_of
+from sepcbench.errors import DataError
+from sepcbench.records import Accuracy, Failure, Recall, Results, Training, flat
+from sepcbench.specs import MeasureName, Recipe, VariantSpec
 from sepcbench.suites import Suite
-from sepcbench.targets import is_own, module_of, rows_of, spec_of
-from sepcbench.units import parse_shape
+from sepcbench.targets import spec_of
 from sepcbench.variants import variant as find_variant
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from sepcbench.data.coco import CocoData
     from sepcbench.detectors import Detector
-
-    Target = str | VariantSpec | nn.Module | Callable[..., nn.Module]
 
 __all__ = [
     "build",
@@ -119,89 +106,6 @@ def load(
     return loading.load(Path(path), wishes, trust).detector
 
 
-# --- cost and latency ----------------------------------------------------------------------
-
-
-def flops(
-    target: Target,
-    shape: str | tuple[int, int] = "800x1344",
-    *,
-    backbone: str | None = None,
-    convention: CostConvention = "mac",
-    exact: bool | None = None,
-) -> Cost:
-    """Count multiply-adds and parameters, for one image.
-
-    Args:
-        target: a variant, or a module of your own.
-        shape: of the image, "HEIGHTxWIDTH" or (height, width) in pixels.
-        backbone: what feeds a neck of your own: a backbone such as "r50", or a variant whose
-            pyramid it gets. By default "r50" for what takes `in_channels`, and images for others.
-        convention: "mac", "mmdet" or "paper".
-        exact: trace a real image instead of an empty batch; by default for modules of your own.
-
-    Raises:
-        UsageError: an unknown name, or a module that cannot be made.
-        CountError: an operation has no formula, or the module does not run.
-    """
-    from sepcbench.measures.cost import cost
-
-    whole = not isinstance(target, (str, VariantSpec)) or is_own(target)
-    exact = whole if exact is None else exact
-    module = module_of(target, backbone, init=exact)
-    return cost(module, _size(shape), exact=exact, convention=convention)
-
-
-def latency(
-    targets: Sequence[Target] | Mapping[str, Target],
-    shape: str | tuple[int, int] = "800x1344",
-    *,
-    scope: Scope = "forward",
-    backbone: str | None = None,
-    batch: int = 1,
-    dtype: Dtype = "fp32",
-    device: str = "cpu",
-    engine: EngineName = "eager",
-    **protocol: Any,
-) -> dict[str, Latency | Failure]:
-    """Time targets in interleaved rounds; ratios are to the first.
-
-    Args:
-        targets: variants or modules of your own, or a mapping from row name.
-        shape: of the images, "HEIGHTxWIDTH" or (height, width) in pixels.
-        scope: "neck", "neck+head", "forward" or "end-to-end"; a neck of your own has no head.
-        backbone: as in `flops`.
-        batch: images per call.
-        dtype: "fp32", "fp16" or "bf16".
-        device: "cpu", "cuda" or "cuda:INDEX".
-        engine: how the module runs.
-        protocol: fields of `specs.Protocol`, such as `rounds=30` or `max_seconds=60`.
-
-    Returns:
-        Row name to record; a row that crashes is a `Failure` with its reason.
-
-    Raises:
-        UsageError: an unknown name, or a module that cannot be made.
-    """
-    from sepcbench.engines import ENGINES
-    from sepcbench.measures.latency import measure
-
-    plan = Protocol(**_known(protocol, Protocol, "protocol field"))
-    if engine not in ENGINES:
-        raise unknown("engine", engine, ENGINES)
-    return measure(
-        rows_of(targets, backbone, plan.seed),
-        scope=scope,
-        shape=_size(shape),
-        batch=batch,
-        dtype=dtype,
-        device=device,
-        engine=engine,
-        protocol=plan,
-        run_as=ENGINES[engine],
-    )
-
-
 # --- data, training and accuracy -----------------------------------------------------------
 
 
@@ -220,7 +124,7 @@ def make_shapes(
     """
     from sepcbench.data.shapes import generate
 
-    generate(Path(folder), images=images, val_images=val_images, seed=seed, size=_size(size))
+    generate(Path(folder), images=images, val_images=val_images, seed=seed, size=size_of(size))
     return Path(folder)
 
 
@@ -256,7 +160,7 @@ def train(
     from sepcbench.checkpoints import native
     from sepcbench.training.loop import train as run_training
 
-    plan = Recipe(**_known(recipe, Recipe, "recipe field"))
+    plan = Recipe(**known_fields(recipe, Recipe, "recipe field"))
     return run_training(
         spec_of(target, {}),
         _data(data, split),
@@ -336,6 +240,7 @@ def run(
     fresh: bool = False,
     device: str = "cpu",
     data: str | Path | None = None,
+    seeds: int = 1,
     checkpoints: Mapping[str, str | Path] | None = None,
     results: str | Path = "results",
     work: str | Path = "runs",
@@ -349,6 +254,7 @@ def run(
         fresh: measure again what is stored.
         device: where to run.
         data: a COCO folder to score on; "shapes" runs the suite's small twin.
+        seeds: with how many seeds every row is trained and scored.
         checkpoints: row name to the checkpoint that is scored.
         results: where records go, under SUITE/MACHINE.
         work: where generated data and checkpoints go.
@@ -373,6 +279,7 @@ def run(
         fresh=fresh,
         device=device,
         data=Path(data) if data is not None else None,
+        seeds=tuple(range(seeds)),
         checkpoints={row: Path(file) for row, file in (checkpoints or {}).items()},
         results=Path(results),
         work=Path(work),
@@ -417,21 +324,6 @@ def _data(data: str | Path | CocoData, split: str | None) -> CocoData:
     from sepcbench.data.coco import open_data
 
     return open_data(Path(data), split) if isinstance(data, (str, Path)) else data
-
-
-def _size(shape: str | tuple[int, int]) -> tuple[int, int]:
-    return parse_shape(shape if isinstance(shape, str) else "x".join(map(str, shape)))
-
-
-def _known(given: Mapping[str, Any], cls: type, kind: str) -> dict[str, Any]:
-    """Fields of a dataclass by name, each checked against its type."""
-    from sepcbench.codec import coerce, fields_of
-
-    hints = fields_of(cls)
-    for name in given:
-        if name not in hints:
-            raise unknown(kind, name, hints)
-    return {name: coerce(value, hints[name], f"{kind} {name}") for name, value in given.items()}
 
 
 @contextmanager

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "run"),
     "report": ("report", "report"),
     "compare": ("compare", "compare_results"),
+    "doctor": ("doctor", "doctor"),
 }
 GROUPS: dict[str, tuple[str, str]] = {"data": ("data", "data_app")}
 

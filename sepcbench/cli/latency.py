@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, get_args
 
 import typer
 
 from sepcbench.cli import options
+from sepcbench.cli.latency_table import latency_table, parts_tables
 from sepcbench.cli.options import Device, Format, Set
-from sepcbench.cli.rows import (
-    Backbone,
-    ChosenRow,
-    Shape,
-    build_row,
-    chosen_rows,
-    latency_settings,
-    with_rows,
-)
+from sepcbench.cli.rows import Backbone, ChosenRow, Shape, build_row, chosen_rows
 from sepcbench.codec import encode
+from sepcbench.errors import UsageError
 from sepcbench.records import Failure, Latency, interrupted
-from sepcbench.report.table import Table
-from sepcbench.specs import Dtype, EngineName, Protocol, Scope
-from sepcbench.suites import LatencySettings
-from sepcbench.units import format_shape, milliseconds, parse_shape
-
-HEADERS = (
-    "variant",
-    "median, ms (lower is better)",
-    "p10-p90, ms",
-    "95 % interval, ms",
-    "times the first (lower is better)",
-    "rounds",
-)
+from sepcbench.specs import PROTOCOLS, Dtype, EngineName, Protocol, Scope
+from sepcbench.specs.protocols import TIMED, default_protocol, protocol_on
+from sepcbench.suites import LatencySettings, load
+from sepcbench.units import parse_shape
 
 
 def latency(
@@ -55,12 +41,45 @@ def latency(
     device: Device = "cpu",
     shape: Shape = None,
     backbone: Backbone = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images per call.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16.")] = None,
-    scope: Annotated[
-        str | None, typer.Option(help="neck, neck+head, forward or end-to-end.")
+    batch: Annotated[
+        str | None, typer.Option(help="Images per call; several as 1,8.", show_default="1")
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="How the module runs: eager.")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="fp32, tf32, fp16 or bf16; several as tf32,fp16.", show_default="fp32"),
+    ] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option(
+            help="neck, neck+head, forward, end-to-end or pipeline.", show_default="forward"
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="How the module runs, see `sepcbench list engines`; several as eager,folded.",
+            show_default="eager",
+        ),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="standard, thorough (on a GPU the default) or paper (SEPC, section 5).",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        bool, typer.Option("--split", help="Time backbone, necks, head and decoding apart too.")
+    ] = False,
+    roofline: Annotated[
+        bool,
+        typer.Option(
+            "--roofline", help="Compare with the floor of this device; on a GPU always done."
+        ),
+    ] = False,
+    flush_l2: Annotated[
+        bool, typer.Option("--flush-l2", help="Empty the GPU's L2 cache before every sample.")
+    ] = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.")] = None,
     samples: Annotated[
         int | None, typer.Option(min=1, help="Samples of each variant per round.")
@@ -75,141 +94,145 @@ def latency(
 
     Example: sepcbench latency retinanet_r50_fpn retinanet_r50_sepc --device cuda --dtype fp16
     Example: sepcbench latency retinanet_tiny_fpn retinanet_tiny_sepc --shape 128x128 --scope neck
+    Example: sepcbench latency retinanet_tiny_sepc --shape 128x128 --engine eager,folded --batch 1,2
     Example: sepcbench latency retinanet_r50_fpn my_neck.py:MyNeck --backbone r50 --scope neck
     """
     options.check_format(fmt)
-    for kind, value, known in (
-        ("scope", scope, Scope),
-        ("engine", engine, EngineName),
-        ("dtype", dtype, Dtype),
-    ):
-        if value is not None:
-            options.check_choice(kind, value, get_args(known))
     device = options.check_device(device)
-    plan = latency_settings(
-        suite, shape=shape, batch=batch, dtype=dtype, scope=scope, engine=engine
-    )
-    plan = replace(plan, protocol=_protocol(plan.protocol, rounds, samples, max_seconds, seed))
+    changes = Changes(rounds, samples, max_seconds, seed)
+    plan = _plan(suite, device, protocol, changes, shape, batch, dtype, scope, engine)
+    plan = replace(plan, split=split, roofline=roofline, flush_l2=flush_l2)
     rows = chosen_rows(variants, suite, sets, backbone)
-    records, environment = _measure(rows, plan, device)
-    json_rows = [{**encode(record), "environment": environment} for record in records.values()]
-    table = latency_table(records)
-    options.emit(fmt, [table], with_rows(rows, json_rows))
-    if interrupted(records.values()):
+    records, environment, broken_off = _measure(rows, plan, device)
+    tables = [latency_table(records), *parts_tables(records)]
+    options.emit(fmt, tables, _as_json(rows, records, environment))
+    if broken_off or interrupted(records.values()):
         raise KeyboardInterrupt
     if any(isinstance(record, Failure) for record in records.values()):
         raise typer.Exit(1)
 
 
-def _protocol(
-    base: Protocol,
-    rounds: int | None,
-    samples: int | None,
-    max_seconds: float | None,
-    seed: int | None,
-) -> Protocol:
-    """The suite's or the default protocol with what was asked for."""
-    limit = base.max_seconds if max_seconds is None else max_seconds
-    return replace(
-        base,
-        rounds=rounds or base.rounds,
-        samples_per_round=samples or base.samples_per_round,
-        max_seconds=limit,
-        warmup_max_seconds=min(base.warmup_max_seconds, limit),
-        seed=base.seed if seed is None else seed,
+# --- what is asked for ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is asked for instead of the protocol's; None where nothing is."""
+
+    rounds: int | None = None
+    samples_per_round: int | None = None
+    max_seconds: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to time: all combinations, under one protocol and scope."""
+
+    scope: Scope
+    shapes: tuple[tuple[int, int], ...]
+    batches: tuple[int, ...]
+    dtypes: tuple[Dtype, ...]
+    engines: tuple[EngineName, ...]
+    protocol: Protocol
+    split: bool = False
+    roofline: bool = False
+    flush_l2: bool = False
+
+
+def _plan(
+    suite: str | None,
+    device: str,
+    preset: str | None,
+    changes: Changes,
+    shape: str | None,
+    batch: str | None,
+    dtype: str | None,
+    scope: str | None,
+    engine: str | None,
+) -> Plan:
+    """What is asked for, else what a preset or the suite says, else the default."""
+    if preset is not None:
+        options.check_choice("protocol", preset, PROTOCOLS)
+    if scope is not None:
+        options.check_choice("scope", scope, get_args(Scope))
+    base = load(suite).file.latency if suite else LatencySettings()
+    protocol = protocol_on(device, base.protocol) if suite and not preset else default_protocol(
+        device, preset  # type: ignore[arg-type]
+    )  # fmt: skip
+    usual: Any = TIMED.get(protocol.name, (base.scope, base.batch))
+    asked = {key: value for key, value in vars(changes).items() if value is not None}
+    return Plan(
+        scope=scope or usual[0],  # type: ignore[arg-type]
+        shapes=tuple(parse_shape(text) for text in _several(shape or base.shape)),
+        batches=tuple(_count(text) for text in _several(batch or str(usual[1]))),
+        dtypes=_names("dtype", dtype or base.dtype, get_args(Dtype)),
+        engines=_names("engine", engine or base.engine, get_args(EngineName)),
+        protocol=protocol.changed(**asked),
     )
+
+
+def _several(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def _names(kind: str, text: str, known: Iterable[str]) -> tuple[Any, ...]:
+    return tuple(options.check_choice(kind, name, known) for name in _several(text))
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"--batch '{text}' is no number of images; give some such as 1,8")
+    return int(text)
+
+
+# --- measuring -----------------------------------------------------------------------------
 
 
 def _measure(
-    rows: list[ChosenRow], plan: LatencySettings, device: str
-) -> tuple[dict[str, Latency | Failure], Any]:
-    from sepcbench.engines import ENGINES
+    rows: list[ChosenRow], plan: Plan, device: str
+) -> tuple[dict[str, Latency | Failure], Any, bool]:
+    """Case to record, the environment, and whether it was broken off between two batches."""
     from sepcbench.measures.environment import environment
     from sepcbench.measures.latency import measure
 
-    seed = plan.protocol.seed
-    built = {row.name: build_row(row, seed=seed) for row in rows}
-    with options.progress_bar("latency") as progress:
-        records = measure(
-            built,
-            scope=plan.scope,
-            shape=parse_shape(plan.shape),
-            batch=plan.batch,
-            dtype=plan.dtype,
-            device=device,
-            engine=plan.engine,
-            protocol=plan.protocol,
-            run_as=ENGINES[plan.engine],
-            progress=progress,
-        )
-    return records, encode(environment(device))
+    built = {row.name: build_row(row, seed=plan.protocol.seed) for row in rows}
+    records: dict[str, Latency | Failure] = {}
+    broken_off = False
+    try:
+        with options.progress_bar("latency") as progress:
+            measure(
+                built,
+                scope=plan.scope,
+                shape=plan.shapes,
+                batch=plan.batches,
+                dtype=plan.dtypes,
+                device=device,
+                engine=plan.engines,
+                protocol=plan.protocol,
+                flush_l2=plan.flush_l2,
+                split=plan.split,
+                floor=plan.roofline or None,
+                progress=progress,
+                keep=records.update,
+            )
+    except KeyboardInterrupt:
+        if not records:
+            raise
+        broken_off = True
+    return records, encode(environment(device)), broken_off
 
 
-# --- table ---------------------------------------------------------------------------------
-
-
-def latency_table(records: dict[str, Latency | Failure]) -> Table:
-    """One row per record, failures with their reason in the notes."""
-    timed = [record for record in records.values() if isinstance(record, Latency)]
-    rows = tuple((name, *latency_cells(record)) for name, record in records.items())
-    notes = [
-        f"{name} failed: {record.reason}"
-        for name, record in records.items()
-        if isinstance(record, Failure)
-    ]
-    title = "Latency per call"
-    if timed:
-        first = timed[0]
-        title += f" of {first.scope}, {first.batch} x {format_shape(first.shape)}, {first.dtype}"
-        notes = [*latency_notes(timed), *notes]
-    return Table(title, HEADERS, rows, tuple(notes))
-
-
-def latency_cells(record: Latency | Failure) -> tuple[str, ...]:
-    """The cells of one record under `HEADERS[1:]`."""
-    if isinstance(record, Failure):
-        return ("failed", "", "", "", "")
-    low, high = record.ci95_s
-    return (
-        milliseconds(record.median_s),
-        f"{milliseconds(record.p10_s)}-{milliseconds(record.p90_s)}",
-        f"{milliseconds(low)}-{milliseconds(high)}",
-        ratio_cell(record),
-        str(record.rounds),
-    )
-
-
-def ratio_cell(record: Latency) -> str:
-    """The ratio to the first row with its 95 % interval; "~" where that includes 1."""
-    if record.ratio is None:
-        return ""
-    low, high = record.ratio.ci95
-    mark = "" if record.ratio.resolved else " ~"
-    return f"{record.ratio.median:.3f} [{low:.3f}, {high:.3f}]{mark}"
-
-
-def latency_notes(timed: list[Latency]) -> list[str]:
-    """What the times hold for, and what is to be doubted."""
-    from sepcbench.stats import MIN_ROUNDS
-
-    first = timed[0]
-    notes = [
-        f"Device: {first.device_name}; engine {first.engine}; {first.samples_per_round} samples "
-        f"of each variant per round, in random order; stopped by: {first.stopped}.",
-        "times the first: median of the ratios per round, with its 95 % interval; ~: that includes "
-        f"1, or comes from fewer than {MIN_ROUNDS} rounds.",
-    ]
-    if first.device == "cpu":
-        notes.append("Absolute times are of this machine only; compare the ratios.")
-    found = [f"{row.detections}" for row in timed if row.detections is not None]
-    if found:
-        notes.append(f"Detections per call, row by row: {', '.join(found)} (random weights).")
-    if "0" in found:
-        notes.append("Without detections decoding and NMS cost next to nothing: not a full price.")
-    unsettled = [row.variant for row in timed if not row.warmup_settled]
-    if unsettled:
-        notes.append(f"Warm-up did not settle: {', '.join(unsettled)}.")
-    launch = [row.variant for row in timed if (row.wall_median_s or 0) > 1.2 * row.median_s]
-    if launch:
-        notes.append(f"Limited by launches (wall time over 1.2 x GPU time): {', '.join(launch)}.")
-    return notes
+def _as_json(
+    rows: list[ChosenRow], records: dict[str, Latency | Failure], environment: Any
+) -> list[dict[str, Any]]:
+    """A record per case; the row of a suite, and the case where a row has several, come first."""
+    of_suite = {row.name: row.of_suite for row in rows}
+    found = []
+    for name, record in records.items():
+        row = name if name in of_suite else name.rpartition("@")[0]
+        first = {"row": row} if of_suite[row] else {}
+        if name != row:
+            first["case"] = name
+        found.append({**first, **encode(record), "environment": environment})
+    return found

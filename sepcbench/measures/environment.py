@@ -19,22 +19,40 @@ PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "sepcbench")
 
 
 @contextmanager
-def measuring() -> Iterator[None]:
+def measuring(tf32: bool = False) -> Iterator[None]:
     """Set the flags of a measurement; afterwards they are as they were.
 
-    Convolutions and matmuls use TF32 alike for fp32 on a GPU: by default torch lets only cudnn
-    use it, and a deformable conv, which multiplies in a matmul, would look slower than it is.
     cudnn picks its kernels by trial, since shapes stay the same.
+
+    Args:
+        tf32: as in `float32`.
     """
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
-    precision = torch.get_float32_matmul_precision()  # also holds matmul.allow_tf32
-    cudnn.allow_tf32, matmul.allow_tf32 = True, True
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
     cudnn.benchmark, cudnn.deterministic = True, False
+    try:
+        with float32(tf32):
+            yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
+
+
+@contextmanager
+def float32(tf32: bool) -> Iterator[None]:
+    """Let convs and matmuls of float32 use TF32, both or neither; afterwards it is as it was.
+
+    By default torch lets only cudnn use it, and a deformable conv, which multiplies in a matmul,
+    would look slower than it is.
+    """
+    cudnn = torch.backends.cudnn
+    before, precision = cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    cudnn.allow_tf32 = tf32
+    # also sets matmul.allow_tf32; that alone, set after "medium", would leave no one precision
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
     try:
         yield
     finally:
-        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
+        cudnn.allow_tf32 = before
         torch.set_float32_matmul_precision(precision)
 
 

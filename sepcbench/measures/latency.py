@@ -1,260 +1,287 @@
-"""Latency: detectors timed against each other in one scope, on one device, with one dtype.
+"""Latency: detectors timed against each other in one scope, with every engine, dtype and batch.
 
 The statistics and the protocol know no detector: see `sampling` and `sepcbench.stats`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from sepcbench.engines import ENGINES, Engine
 from sepcbench.errors import UsageError, unknown
-from sepcbench.measures.environment import device_name, measuring
+from sepcbench.measures.cases import DTYPES, Case, as_tuple, cases_of, groups
+from sepcbench.measures.closer import Closer
+from sepcbench.measures.environment import float32, measuring
+from sepcbench.measures.monitor import Monitor, monitor_for
+from sepcbench.measures.preparation import Bench, Ready
 from sepcbench.measures.sampling import Progress, Sampled, reason, sample
-from sepcbench.measures.timers import Call, Timer, timer_for
-from sepcbench.records import Failure, Latency, Ratio
+from sepcbench.measures.scopes import SCOPES
+from sepcbench.measures.summaries import Extras, Group, record
+from sepcbench.measures.timers import FlushingTimer, Timer, l2_flush, timer_for
+from sepcbench.records import Failure, Latency, interrupted
 from sepcbench.specs import Dtype, EngineName, Protocol, Scope
-from sepcbench.stats import compare
-from sepcbench.stats import summarise as summarise_rounds
-from sepcbench.units import format_shape
 
-DTYPES: dict[Dtype, torch.dtype] = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
+Records = dict[str, Latency | Failure]
 
-
-@dataclass(frozen=True)
-class Conditions:
-    """What all rows of one measurement share."""
-
-    scope: Scope
-    shape: tuple[int, int]
-    batch: int
-    dtype: Dtype
-    device: str
-    engine: EngineName
-    protocol: Protocol
-
-
-# --- what is called in each scope ----------------------------------------------------------
-
-
-def _neck(detector: Any, images: Tensor) -> Call:
-    features = detector.features(images)
-    return lambda: detector.fuse(features)
-
-
-def _neck_and_head(detector: Any, images: Tensor) -> Call:
-    features = detector.features(images)
-    return lambda: detector.head(detector.fuse(features))
-
-
-def _forward(detector: Any, images: Tensor) -> Call:
-    return lambda: detector(images)
-
-
-def _end_to_end(detector: Any, images: Tensor) -> Call:
-    sizes = [(images.shape[2], images.shape[3])] * images.shape[0]
-    return lambda: detector.detect(images, sizes)
-
-
-SCOPES: dict[Scope, Callable[[Any, Tensor], Call]] = {
-    "neck": _neck,
-    "neck+head": _neck_and_head,
-    "forward": _forward,
-    "end-to-end": _end_to_end,
-}
-
-
-# --- measuring -----------------------------------------------------------------------------
+KEEP_EVERY_S = 60.0  # what there is is given away so often while a group is timed
 
 
 def measure(
     detectors: Mapping[str, nn.Module],
     *,
     scope: Scope,
-    shape: tuple[int, int],
-    batch: int = 1,
-    dtype: Dtype = "fp32",
+    shape: tuple[int, int] | Sequence[tuple[int, int]],
+    batch: int | Sequence[int] = 1,
+    dtype: Dtype | Sequence[Dtype] = "fp32",
     device: str = "cpu",
-    engine: EngineName = "eager",
+    engine: EngineName | Sequence[EngineName] = "eager",
     protocol: Protocol,
-    run_as: Callable[[nn.Module], nn.Module] | None = None,
+    engines: Mapping[Any, Engine] = ENGINES,
     timer: Timer | None = None,
+    monitor: Monitor | None = None,
+    flush_l2: bool = False,
+    split: bool = False,
+    floor: bool | None = None,
     reference: str = "",
     progress: Progress | None = None,
-) -> dict[str, Latency | Failure]:
-    """Time detectors against each other; ratios are to `reference`, by default the first.
+    keep: Callable[[Records], object] | None = None,
+) -> Records:
+    """Time detectors against each other under every combination of conditions.
 
-    The modules are moved to `device` and `dtype` and put in eval mode.
+    What has one shape and batch is timed in turns. Ratios are to the first of those cases, or to
+    that of row `reference`, and to eager code of the same row and dtype. The modules stay as they
+    are: copies are moved, cast and rewritten.
 
     Args:
-        detectors: row name to detector (`.features`, `.fuse`, `.head`, `.detect`, `.spec`).
+        detectors: row name to detector (`.features`, `.fuse`, `.head`, `.decode`, `.spec`).
         scope: what is timed; inputs of the scope are computed beforehand, on the device.
-        shape: (H, W) of the images in pixels; no padding.
-        batch: images per call.
-        dtype: of weights and inputs.
+        shape: (H, W) of the images in pixels, or several; no padding.
+        batch: images per call, or several.
+        dtype: of weights and inputs, or several; "tf32" is float32 with TF32 in convs and matmuls.
         device: "cpu", "cuda" or "cuda:INDEX".
-        engine: name of the engine, for the record.
+        engine: how the module runs, or several.
         protocol: rounds, warm-up, stopping and the seed of order and images.
-        run_as: the engine itself, module to module; the module as it is without one.
+        engines: from name to engine.
         timer: the clock; that of the device without one.
-        reference: the row that ratios are taken to.
+        monitor: what watches the device; that of the device without one.
+        flush_l2: empty the GPU's L2 cache before every sample; for the scopes of necks.
+        split: time the parts of every case too, in a pass of its own.
+        floor: compare with the roofline of the device; by default on a GPU.
+        reference: the row that ratios are taken to, by default the first.
         progress: told of (rounds done, rounds, label).
+        keep: told of the records of each shape and batch as soon as they are there.
 
     Returns:
-        Row name to record. A row that cannot be built or crashes is a `Failure` with its
-        reason, and the others go on.
-    """
-    conditions = Conditions(scope, shape, batch, dtype, device, engine, protocol)
-    check(conditions)
-    timer = timer or timer_for(device)
-    failures: dict[str, str] = {}
-    calls: dict[str, Call] = {}
-    with measuring(), torch.inference_mode():
-        images = _images(conditions)
-        for name, detector in detectors.items():
-            try:
-                calls[name] = _prepare(detector, images, conditions, run_as)
-            except Exception as error:
-                failures[name] = reason(error)
-        sampled = sample(calls, timer, protocol, progress)
-        counts = {name: _detections(call, scope, sampled[name]) for name, call in calls.items()}
-    failures |= {name: row.failure for name, row in sampled.items() if row.failure}
-    variants = {name: _variant(detector, name) for name, detector in detectors.items()}
-    done = {name: row for name, row in sampled.items() if name not in failures}
-    reference = reference or next(iter(detectors), "")
-    return {
-        name: Failure(variant, "latency", failures[name])
-        if name in failures
-        else summarise(name, variant, done, reference, conditions, counts[name])
-        for name, variant in variants.items()
-    }
-
-
-def check(conditions: Conditions) -> None:
-    """Check names and numbers that would only fail later, row by row.
+        Name of the case to record: the row's where there is one set of conditions, else
+        "row@engine-dtype-batch". A case that cannot be built, whose outputs are wrong, or that
+        crashes is a `Failure` with its reason, and the others go on.
 
     Raises:
-        UsageError: an unknown scope or dtype, or a batch below 1.
+        UsageError: an unknown name, or images that do not fit.
     """
-    if conditions.scope not in SCOPES:
-        raise unknown("scope", conditions.scope, SCOPES)
-    if conditions.dtype not in DTYPES:
-        raise unknown("dtype", conditions.dtype, DTYPES)
-    if conditions.batch < 1:
-        raise UsageError(f"batch {conditions.batch}: at least 1 image is needed")
+    shapes: Any = (shape,) if isinstance(shape[0], int) else shape
+    cases = cases_of(
+        detectors, as_tuple(engine), as_tuple(dtype), as_tuple(batch), as_tuple(shapes)
+    )
+    for given in {case.engine for case in cases}:
+        if given not in engines:
+            raise unknown("engine", given, engines)
+    setting = Setting(scope, device, protocol, engines, timer, monitor, flush_l2, split, floor)
+    check(setting)
+    found: Records = {}
+    for group in groups(cases):
+        records = measure_group(detectors, group, setting, reference, progress)
+        if keep:
+            keep(records)
+        found |= records
+        if interrupted(records.values()):
+            break
+    return found
 
 
-def _images(conditions: Conditions) -> Tensor:
-    """Normal noise (N, 3, H, W), the same for every row, machine and run."""
-    generator = torch.Generator().manual_seed(conditions.protocol.seed)
+@dataclass(frozen=True)
+class Setting:
+    """What all groups of one measurement share."""
+
+    scope: Scope
+    device: str
+    protocol: Protocol
+    engines: Mapping[Any, Engine] = field(default_factory=lambda: ENGINES)
+    timer: Timer | None = None
+    monitor: Monitor | None = None
+    flush_l2: bool = False
+    split: bool = False
+    floor: bool | None = None
+
+    @property
+    def with_floor(self) -> bool:
+        """Whether the roofline is measured: on a GPU, if nothing else is said."""
+        return self.device.startswith("cuda") if self.floor is None else self.floor
+
+
+def check(setting: Setting) -> None:
+    """Check what would only fail later, case by case.
+
+    Raises:
+        UsageError: an unknown scope, or a cache that cannot be emptied.
+    """
+    if setting.scope not in SCOPES:
+        raise unknown("scope", setting.scope, SCOPES)
+    if setting.flush_l2 and not setting.scope.startswith("neck"):
+        raise UsageError(f"the L2 cache is emptied for necks only; scope is '{setting.scope}'")
+    if setting.flush_l2 and not setting.device.startswith("cuda"):
+        raise UsageError(f"the L2 cache of a GPU is emptied; device is '{setting.device}'")
+
+
+def measure_group(
+    detectors: Mapping[str, nn.Module],
+    cases: Sequence[Case],
+    setting: Setting,
+    reference: str = "",
+    progress: Progress | None = None,
+    keep_partly: Callable[[Records], object] | None = None,
+) -> Records:
+    """Time cases of one shape and batch in turns; see `measure`.
+
+    Args:
+        detectors: row name to detector.
+        cases: what to time; the first one is the reference.
+        setting: what all cases share.
+        reference: a row whose first case is the reference instead.
+        progress: told of (rounds done, rounds, label).
+        keep_partly: about every minute told of the records of what there is up to then, as if it
+            had been broken off.
+
+    Raises:
+        UsageError: images that do not fit.
+    """
+    device, protocol = setting.device, setting.protocol
+    timer, monitor = setting.timer or timer_for(device), setting.monitor or monitor_for(device)
+    if setting.flush_l2:
+        timer = FlushingTimer(timer, l2_flush(device))
+    by_name = {case.name: case for case in cases}
+
+    @contextmanager
+    def around(name: str) -> Iterator[None]:
+        with float32(by_name[name].tf32), torch.inference_mode():
+            yield
+
+    with measuring():
+        ready, failures = _prepare(detectors, cases, setting)
+        wanted = reference or cases[0].row
+        first = next((case.name for case in cases if case.row == wanted), wanted)
+        known = {
+            name: Extras(engine_error=case.error, notes=case.notes) for name, case in ready.items()
+        }
+        report = Report(detectors, tuple(cases), setting, first, failures, known, timer.now())
+        sampled = sample(
+            {name: case.call for name, case in ready.items()},
+            timer,
+            protocol,
+            progress,
+            around=around,
+            monitor=monitor,
+            after_round=lambda found: report.now_and_then(found, timer.now(), keep_partly),
+        )
+        closer = Closer(setting.scope, device, protocol, timer, monitor, setting.split, around)
+        extras = look_closer(closer, ready, sampled, known)
+    del ready
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    return report.records(sampled, extras)
+
+
+def look_closer(
+    closer: Closer,
+    ready: Mapping[str, Ready],
+    sampled: Mapping[str, Sampled],
+    known: Mapping[str, Extras],
+) -> dict[str, Extras]:
+    """What is known of every case beside its samples; little after Ctrl-C, then or before."""
+    extras = dict(known)
+    done = [name for name, row in sampled.items() if row.failure is None]
+    if any(sampled[name].stopped == "interrupted" for name in done):
+        return extras
     try:
-        images = torch.randn(conditions.batch, 3, *conditions.shape, generator=generator)
-        return images.to(conditions.device, DTYPES[conditions.dtype])
-    except RuntimeError as error:
-        raise UsageError(
-            f"{conditions.batch} images of {format_shape(conditions.shape)} do not fit on "
-            f"'{conditions.device}' ({reason(error)}); use a smaller --batch or --shape"
-        ) from None
+        for name in done:
+            extras[name] = closer.look(ready[name])
+    except KeyboardInterrupt:
+        for name in done:
+            sampled[name].stopped = "interrupted"
+    return extras
+
+
+@dataclass
+class Report:
+    """Makes the records of a group, at the end and on the way."""
+
+    detectors: Mapping[str, nn.Module]
+    cases: tuple[Case, ...]
+    setting: Setting
+    reference: str
+    failures: Mapping[str, str]
+    known: Mapping[str, Extras]
+    kept_at: float
+
+    def records(self, sampled: Mapping[str, Sampled], extras: Mapping[str, Extras]) -> Records:
+        """Case to record."""
+        failed = {name: row.failure for name, row in sampled.items() if row.failure}
+        failures = {**self.failures, **failed}
+        done = {name: row for name, row in sampled.items() if name not in failures}
+        plan = self.setting
+        group = Group(
+            plan.scope, plan.device, plan.protocol, self.cases, done, self.reference, plan.flush_l2
+        )
+        variants = {row: variant_of(detector, row) for row, detector in self.detectors.items()}
+        return {
+            case.name: Failure(variants[case.row], case.kind, failures[case.name])
+            if case.name in failures
+            else record(case, variants[case.row], group, extras[case.name])
+            for case in self.cases
+        }
+
+    def now_and_then(
+        self,
+        sampled: Mapping[str, Sampled],
+        now: float,
+        keep: Callable[[Records], object] | None,
+    ) -> None:
+        """Give what there is to `keep` if that was long ago."""
+        if keep is None or now - self.kept_at < KEEP_EVERY_S:
+            return
+        self.kept_at = now
+        so_far = {name: replace(row, stopped="interrupted") for name, row in sampled.items()}
+        keep(self.records(so_far, self.known))
 
 
 def _prepare(
-    detector: nn.Module,
-    images: Tensor,
-    conditions: Conditions,
-    run_as: Callable[[nn.Module], nn.Module] | None,
-) -> Call:
-    module = detector.to(conditions.device, DTYPES[conditions.dtype]).eval()
-    return SCOPES[conditions.scope](run_as(module) if run_as else module, images)
+    detectors: Mapping[str, nn.Module], cases: Sequence[Case], setting: Setting
+) -> tuple[dict[str, Ready], dict[str, str]]:
+    """Cases that can be called, and why the others cannot."""
+    seed, floor = setting.protocol.seed, setting.with_floor
+    bench = Bench(setting.scope, setting.device, seed, setting.engines, floor)
+    ready: dict[str, Ready] = {}
+    failures: dict[str, str] = {}
+    for case in cases:
+        bench.noise(case, DTYPES[case.dtype])
+        try:
+            with float32(case.tf32):
+                ready[case.name] = bench.ready(detectors[case.row], case)
+        except Exception as error:
+            clear = isinstance(error, UsageError)
+            failures[case.name] = str(error) if clear else reason(error)
+            if setting.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+    return ready, failures
 
 
-def _detections(call: Call, scope: Scope, row: Sampled) -> int | None:
-    """Boxes found in one more, untimed call: NMS costs what it has to do."""
-    if scope != "end-to-end" or row.failure is not None:
-        return None
-    found: Any = call()
-    return sum(len(image.scores) for image in found)
-
-
-def _variant(detector: Any, name: str) -> str:
+def variant_of(detector: Any, name: str) -> str:
+    """The name of a row's variant; of a module without a spec, the row's."""
     spec = getattr(detector, "spec", None)
     return spec.name if spec is not None else name
-
-
-# --- summarising ---------------------------------------------------------------------------
-
-
-def summarise(
-    name: str,
-    variant: str,
-    sampled: Mapping[str, Sampled],
-    reference: str,
-    conditions: Conditions,
-    detections: int | None = None,
-) -> Latency:
-    """Make the record of one row.
-
-    Args:
-        name: the row.
-        variant: its variant's name.
-        sampled: all rows that have samples, this one among them.
-        reference: the row that ratios are taken to; it may be missing.
-        conditions: what all rows share.
-        detections: boxes found per call, where the scope has them.
-    """
-    row = sampled[name]
-    seed = conditions.protocol.seed
-    summary = summarise_rounds(row.seconds, seed)
-    walls = row.wall_seconds
-    ratio = None
-    if name != reference and reference in sampled:
-        ratio = _ratio(row, sampled[reference], reference, seed)
-    return Latency(
-        variant=variant,
-        scope=conditions.scope,
-        device=conditions.device,
-        device_name=device_name(conditions.device),
-        dtype=conditions.dtype,
-        engine=conditions.engine,
-        batch=conditions.batch,
-        shape=conditions.shape,
-        seed=seed,
-        rounds=len(row.rounds),
-        samples_per_round=conditions.protocol.samples_per_round,
-        stopped=row.stopped,
-        interleaved_with=tuple(other for other in sampled if other != name),
-        warmup_calls=row.warmup_calls,
-        warmup_settled=row.warmup_settled,
-        first_call_s=row.first_call_s,
-        median_s=summary.median,
-        p10_s=summary.p10,
-        p90_s=summary.p90,
-        p99_s=summary.p99,
-        mad_s=summary.mad,
-        ci95_s=summary.ci95,
-        samples_s=row.seconds,
-        wall_samples_s=walls,
-        wall_median_s=summarise_rounds(walls, seed).median if walls else None,
-        ratio=ratio,
-        reference=reference,
-        detections=detections,
-    )
-
-
-def _ratio(row: Sampled, reference: Sampled, name: str, seed: int) -> Ratio:
-    found = compare(row.seconds, reference.seconds, seed)
-    return Ratio(
-        to=name,
-        median=found.median,
-        ci95=found.ci95,
-        p20=found.p20,
-        p20_ci95=found.p20_ci95,
-        resolved=found.resolved,
-    )

@@ -14,6 +14,7 @@ from torch import Tensor
 from sepcbench.detectors import Detector
 from sepcbench.errors import UsageError
 from sepcbench.heads.dense import DenseHead
+from sepcbench.measures.evaluating import evaluating
 from sepcbench.necks.pconv import CombinedTower, PyramidConv
 from sepcbench.ops.convs import LevelConv
 from sepcbench.ops.pyramid import Pyramid
@@ -72,7 +73,7 @@ def kernel_offsets(
     """Run a detector on an image and note where its deformable kernels read.
 
     Args:
-        detector: put in eval mode and moved to `device`.
+        detector: moved to `device`; in eval mode while it runs.
         image: (1, 3, H, W), normalised and padded.
         device: where to run.
 
@@ -88,9 +89,10 @@ def kernel_offsets(
             f"variant '{detector.spec.name}' has no deformable kernels in its necks and head; try "
             "one with a sepc neck"
         )
-    detector.to(device).eval()
+    detector.to(device)
     found: list[KernelOffsets] = []
     with ExitStack() as stack:
+        stack.enter_context(evaluating(detector))
         for layer in layers:
             stack.enter_context(_watch(detector, *layer, found))
         detector(image.to(device))

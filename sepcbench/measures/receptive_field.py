@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sepcbench.detectors import Detector
 from sepcbench.heads.dense import DenseHead
+from sepcbench.measures.evaluating import evaluating
 from sepcbench.ops.convs import LevelConv
 from sepcbench.ops.deformable import DeformableConv
 from sepcbench.ops.pyramid import Pyramid, PyramidPair, as_pair
@@ -67,7 +68,7 @@ def receptive_fields(
     its mean square over directions is the sum of squares over the channels.
 
     Args:
-        detector: put in eval mode and moved to `device`.
+        detector: moved to `device`; in eval mode while it runs.
         images: each (1, 3, H, W), all of one size, normalised and padded; noise as published.
         point: (x, y) in pixels; the cells nearest to it are taken.
         seed: of the directions.
@@ -77,11 +78,11 @@ def receptive_fields(
     Returns:
         Stage by stage in the order of the network, levels fine to coarse.
     """
-    detector.to(device).eval()
+    detector.to(device)
     directions = torch.Generator().manual_seed(seed)
     squares: dict[tuple[str, int], Tensor] = {}
     cells: dict[int, tuple[int, int]] = {}
-    with torch.enable_grad(), _sampled(detector):
+    with torch.enable_grad(), evaluating(detector), _sampled(detector):
         for done, image in enumerate(images):
             pixels = image.to(device).requires_grad_()
             for stage, pyramid in _stages(detector, pixels):

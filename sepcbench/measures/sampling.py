@@ -9,31 +9,44 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from sepcbench.measures.monitor import Monitor, NoMonitor
 from sepcbench.measures.timers import Call, Sample, Timer
+from sepcbench.records import DeviceState
 from sepcbench.specs import Protocol
 from sepcbench.stats import spread
 
 Progress = Callable[[int, int, str], None]
+Around = Callable[[str], AbstractContextManager[object]]
 
 # As in "operator(), /build/csrc/ops/deform_conv2d_kernel.cpp:234, "
 _SOURCE_PLACE = re.compile(r"^.*\.(cpp|cu|cuh|h):\d+, ")
 
 # Warming up all rows may take this part of the time limit.
 WARMUP_SHARE = 0.5
+# A round in which a clock was too low is taken again so often.
+REPEATS = 3
 
 
 @dataclass
 class Sampled:
-    """Everything timed of one call; `rounds` keeps every sample."""
+    """Everything timed of one call; `rounds` keeps every sample, `states` the device in each.
+
+    `repeated` rounds were taken again for some call's low clocks; in those of `flagged` (indices)
+    this call's clocks stayed low.
+    """
 
     first_call_s: float = 0.0
     warmup_calls: int = 0
     warmup_settled: bool = False
     rounds: list[list[Sample]] = field(default_factory=list)
+    states: list[DeviceState] = field(default_factory=list)
+    repeated: int = 0
+    flagged: list[int] = field(default_factory=list)
     stopped: str = ""
     failure: str | None = None
 
@@ -52,45 +65,76 @@ class Sampled:
         )
 
 
+@dataclass
+class _Session:
+    """What the steps of one sampling share."""
+
+    calls: Mapping[str, Call]
+    timer: Timer
+    protocol: Protocol
+    around: Around
+    monitor: Monitor
+    found: dict[str, Sampled]
+    after_round: Callable[[Mapping[str, Sampled]], None]
+    start: float
+
+    @property
+    def alive(self) -> list[str]:
+        return [name for name, row in self.found.items() if row.failure is None]
+
+
 def sample(
     calls: Mapping[str, Call],
     timer: Timer,
     protocol: Protocol,
     progress: Progress | None = None,
+    *,
+    around: Around | None = None,
+    monitor: Monitor | None = None,
+    after_round: Callable[[Mapping[str, Sampled]], None] | None = None,
 ) -> dict[str, Sampled]:
     """Time calls in interleaved rounds.
+
+    A round in which the clock of some call was too low is taken again for all of them, up to
+    `REPEATS` times; then it is kept and flagged.
 
     Args:
         calls: row name to a call without arguments.
         timer: the clock.
         protocol: how much to sample and when to stop.
         progress: told of (rounds done, rounds, label).
+        around: from a row's name to what is entered while that row runs, such as its flags.
+        monitor: of the device; without one nothing is watched.
+        after_round: told of all samples after every round, so that they can be kept.
 
     Returns:
         Row name to its samples, in the order of `calls`. A call that raises has `failure` set
         to one line and is left out from then on; the others go on.
     """
-    start = timer.now()
-    found = {name: Sampled() for name in calls}
-    limit = min(
-        protocol.warmup_max_seconds,
-        WARMUP_SHARE * protocol.max_seconds / max(len(calls), 1),
+    session = _Session(
+        calls,
+        timer,
+        protocol,
+        around or (lambda name: nullcontext()),
+        monitor or NoMonitor(),
+        {name: Sampled() for name in calls},
+        after_round or (lambda found: None),
+        timer.now(),
     )
-    for name, call in calls.items():
+    for name in calls:
         if progress:
             progress(0, protocol.rounds, f"warm-up {name}")
-        _attempt(found[name], lambda name=name, call=call: _warm_up(  # type: ignore[misc]
-            found[name], call, timer, protocol, limit
-        ))  # fmt: skip
-    _sample_rounds(calls, found, timer, protocol, start, progress)
-    return found
+        _attempt(session, name, lambda name=name: _warm_up(session, name))  # type: ignore[misc]
+    _sample_rounds(session, progress)
+    return session.found
 
 
-def _attempt(row: Sampled, action: Call) -> None:
+def _attempt(session: _Session, name: str, action: Call) -> None:
     try:
-        action()
+        with session.around(name):
+            action()
     except Exception as error:
-        row.failure = reason(error)
+        session.found[name].failure = reason(error)
 
 
 def reason(error: Exception) -> str:
@@ -100,8 +144,14 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _warm_up(row: Sampled, call: Call, timer: Timer, protocol: Protocol, limit: float) -> None:
-    """Call until count and time are enough and the running median settles, or `limit` seconds."""
+def _warm_up(session: _Session, name: str) -> None:
+    """Call until count and time are enough and the running median settles, or time is up."""
+    row, call = session.found[name], session.calls[name]
+    timer, protocol = session.timer, session.protocol
+    limit = min(
+        protocol.warmup_max_seconds,
+        WARMUP_SHARE * protocol.max_seconds / max(len(session.calls), 1),
+    )
     start = timer.now()
     row.first_call_s = timer.time(call).seconds
     times: list[float] = []
@@ -118,7 +168,9 @@ def _warm_up(row: Sampled, call: Call, timer: Timer, protocol: Protocol, limit: 
 
 
 def _settled(times: list[float], protocol: Protocol) -> bool:
-    """Whether the medians of the last two windows agree within `settle_spread`."""
+    """Whether the medians of the last two windows agree within `settle_spread`, if one is asked."""
+    if protocol.settle_spread == 0:
+        return True
     window = max(protocol.warmup_iterations // 2, 1)
     if len(times) < 2 * window:
         return not times and protocol.warmup_iterations == 0
@@ -126,37 +178,53 @@ def _settled(times: list[float], protocol: Protocol) -> bool:
     return bool(abs(last - before) <= protocol.settle_spread * before)
 
 
-def _sample_rounds(
-    calls: Mapping[str, Call],
-    found: dict[str, Sampled],
-    timer: Timer,
-    protocol: Protocol,
-    start: float,
-    progress: Progress | None,
-) -> None:
+def _sample_rounds(session: _Session, progress: Progress | None) -> None:
+    protocol, found = session.protocol, session.found
     order = random.Random(protocol.seed)
     for done in range(1, protocol.rounds + 1):
-        begin = timer.now()
-        alive = [name for name in calls if found[name].failure is None]
+        begin = session.timer.now()
         try:
-            for name in order.sample(alive, len(alive)):
-                if progress:
-                    progress(done - 1, protocol.rounds, name)
-                _attempt(found[name], lambda name=name: _take(  # type: ignore[misc]
-                    found[name], calls[name], timer, protocol
-                ))  # fmt: skip
+            _take_round(session, order, done, progress)
         except KeyboardInterrupt:
             _keep_rounds(found.values(), done - 1)
             return
         rows = [row for row in found.values() if row.failure is None]
-        round_s = timer.now() - begin
-        stopped = _stopped(rows, done, timer.now() - start + round_s, protocol)
+        now = session.timer.now()
+        stopped = _stopped(rows, done, now - session.start + now - begin, protocol)
         if progress:
             progress(done, protocol.rounds, stopped)
         if stopped:
             for row in rows:
                 row.stopped = stopped
             return
+        session.after_round(found)
+
+
+def _take_round(
+    session: _Session, order: random.Random, done: int, progress: Progress | None
+) -> None:
+    """One round of all rows in random order, again as long as a clock is too low."""
+    for attempt in range(REPEATS + 1):
+        begin = session.timer.now()
+        alive = session.alive
+        for name in order.sample(alive, len(alive)):
+            if progress:
+                progress(done - 1, session.protocol.rounds, name)
+            _attempt(session, name, lambda name=name: _take(session, name))  # type: ignore[misc]
+        rows = [session.found[name] for name in session.alive]
+        low = [row for row in rows if session.monitor.low_clock(row.states[-1])]
+        if not low:
+            return
+        now = session.timer.now()
+        in_time = now - session.start + now - begin <= session.protocol.max_seconds
+        if attempt == REPEATS or not in_time:
+            for row in low:
+                row.flagged.append(done - 1)
+            return
+        for row in rows:
+            row.rounds.pop()
+            row.states.pop()
+            row.repeated += 1
 
 
 def _keep_rounds(rows: Iterable[Sampled], done: int) -> None:
@@ -164,12 +232,16 @@ def _keep_rounds(rows: Iterable[Sampled], done: int) -> None:
     if done == 0:
         raise KeyboardInterrupt
     for row in rows:
-        del row.rounds[done:]
+        del row.rounds[done:], row.states[done:]
         row.stopped = "interrupted"
 
 
-def _take(row: Sampled, call: Call, timer: Timer, protocol: Protocol) -> None:
-    row.rounds.append([timer.time(call) for _ in range(protocol.samples_per_round)])
+def _take(session: _Session, name: str) -> None:
+    row, call, timer = session.found[name], session.calls[name], session.timer
+    session.monitor.start()
+    taken = [timer.time(call) for _ in range(session.protocol.samples_per_round)]
+    row.states.append(session.monitor.stop())
+    row.rounds.append(taken)
 
 
 def _stopped(rows: Iterable[Sampled], done: int, next_end: float, protocol: Protocol) -> str:

@@ -69,6 +69,32 @@ class CudaTimer:
         return time.perf_counter()
 
 
+class FlushingTimer:
+    """Another timer, with a cache emptied before every call; that is not timed.
+
+    Args:
+        timer: the clock.
+        flush: empties the cache.
+    """
+
+    def __init__(self, timer: Timer, flush: Call) -> None:
+        self._timer, self._flush = timer, flush
+
+    def time(self, call: Call) -> Sample:
+        self._flush()
+        return self._timer.time(call)
+
+    def now(self) -> float:
+        return self._timer.now()
+
+
+def l2_flush(device: str) -> Call:
+    """What empties the L2 cache of a GPU: a write of twice its size."""
+    size = 2 * torch.cuda.get_device_properties(device).L2_cache_size
+    buffer = torch.empty(size, dtype=torch.uint8, device=device)
+    return buffer.zero_
+
+
 class FakeTimer:
     """A virtual clock that only moves when told: tests without timing.
 

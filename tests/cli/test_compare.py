@@ -99,6 +99,33 @@ def test_another_device_is_said_and_refused_only_with_a_limit(tmp_path, capsys):
     assert "device name is a card" in " ".join(capsys.readouterr().out.split())
     assert call(*pair, "--fail-if", "latency>1.03") == 2
     assert call(*pair, "--fail-if", "latency>1.03", "--anyway") == 0
+    assert call(*pair, "--fail-if", "macs>1") == 0  # a count is the same everywhere
+    with_limit = call(*pair, "--fail-if", "latency_ratio>1.03")
+    assert with_limit == 2  # these records have no ratios, so the limit would guard nothing
+    assert "no row of both sets has this quantity" in capsys.readouterr().err
+
+
+def test_further_engines_have_a_table_of_their_own(tmp_path, capsys):
+    pair = write(tmp_path / "a"), write(tmp_path / "b", 1.1)
+    for folder in pair:
+        store = Store(folder)
+        for item in list(store.records()):
+            if item.kind == "latency":
+                record = dataclasses.replace(item.record, engine="folded")
+                kind = "latency@folded-fp32-1"
+                store.write(dataclasses.replace(item, kind=kind, record=record))
+    assert call(*pair, "--format", "json") == 0
+    (value,) = json.loads(capsys.readouterr().out)
+    assert [(one["row"], one["engine"]) for one in value["timings"]] == [
+        ("fpn", "folded"),
+        ("pafpn", "folded"),
+        ("pconv", "folded"),
+    ]
+    assert value["timings"][0]["changes"]["latency"]["value"] == pytest.approx(1.1, rel=0.01)
+    assert call(*pair, "--format", "md") == 0
+    assert "The same engine, dtype and batch in both" in capsys.readouterr().out
+    assert call(*pair, "--fail-if", "latency>1.03") == 3
+    assert "row 'fpn@folded-fp32-1'" in capsys.readouterr().err
 
 
 def test_whole_results_folders_go_by_suite_and_machine(tmp_path, capsys):

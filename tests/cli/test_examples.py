@@ -39,16 +39,19 @@ class MyNeck(nn.Module):
         return [conv(x) for conv, x in zip(self.convs, maps)]
 """
 
+NO_DOWNLOAD = ["--recipe", "pretrained=", "--workers", "0"]
+
 # What makes an example cheap here, after its own words: the last of an option counts.
 ADDED: dict[str, list[str]] = {
     "flops": ["--shape", f"{SIZE}x{SIZE}"],
     "show": ["--shape", f"{SIZE}x{SIZE}"],
     "latency": ["--shape", f"{SIZE}x{SIZE}", *SHORT, *ON_CPU],
     "eval": ["--limit", "2", *ON_CPU],
-    "train": ["--overwrite", "--batch", "2", *SMALL_SETS, *ON_CPU],
+    "train": ["--overwrite", "--batch", "2", *SMALL_SETS, *ON_CPU, *NO_DOWNLOAD],
     "run": ["--measures", "cost", "--results", "measured"],
     "data shapes": ["--images", "2", "--val-images", "2", "--size", f"{SIZE}x{SIZE}"],
 }
+NEEDS_GPUS = "--jobs cuda:0,cuda:1"  # devices by name; what has --device gets the CPU instead
 NEEDS_RESULTS = ("report", "compare")
 
 
@@ -99,6 +102,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here
 
 
+def _in_one_process(line: str) -> str:
+    """Without torchrun, whose processes import torch for seconds: those have tests of their own."""
+    return re.sub(r"^torchrun --nproc-per-node \d+ -m ", "", line)
+
+
 def _write_detections(here: Path) -> None:
     truth = json.loads((here / "shapes/annotations/instances_val.json").read_text())
     trained = json.loads((here / "shapes/annotations/instances_train.json").read_text())
@@ -118,6 +126,7 @@ def results(folder: Path) -> None:
         pytest.skip("this copy of the project has no results")
     measured = next(RESULTS.glob("*/suite.json")).parent
     places = ["results/quick/intel-xeon-2-cores", "results/quick/nvidia-h200"]
+    places += [f"node{i}/results/quick/intel-xeon-2-cores" for i in (1, 2)]
     places += ["results/appendix1/intel-xeon-2-cores", "twice/before/quick", "twice/results/quick"]
     for place in places:
         shutil.copytree(measured, folder / place, dirs_exist_ok=True)
@@ -141,7 +150,7 @@ def test_an_example_runs(
         request.getfixturevalue("results")
     monkeypatch.chdir(folder / "twice" if "before/" in line else folder)
     _write_detections(folder)  # some examples write over them
-    program, *arguments = shlex.split(line)
+    program, *arguments = shlex.split(_in_one_process(line))
     assert program == "sepcbench"
     assert " ".join(arguments).startswith(command)
     added = list(ADDED.get(command, []))
@@ -151,5 +160,9 @@ def test_an_example_runs(
         arguments[2] = "made/"  # the other examples need the set that is there
     code = run([*arguments, *added])
     captured = capsys.readouterr()
+    if NEEDS_GPUS in line and torch.cuda.device_count() < 2:
+        assert (code, len(captured.err.splitlines())) == (2, 1)
+        assert "CUDA device" in captured.err
+        return
     assert code == 0, captured.err
     assert captured.out or command in ("draw",)

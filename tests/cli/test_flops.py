@@ -127,6 +127,24 @@ def test_set_overrides_every_variant(capsys):
     assert six["macs"]["tower"] > four["macs"]["tower"]
 
 
+def test_what_was_set_is_said(capsys):
+    sets = ("--set", "norm=gn", "--set", "depth=3")
+    changed = as_json(capsys, "retinanet_tiny_pconv", *SMALL, *sets)[0]
+    assert changed["set"] == {"norm": "gn", "depth": "3"}
+    assert "set" not in as_json(capsys, "retinanet_tiny_pconv", *SMALL)[0]
+    for view in ("part", "module", "op"):
+        call = ("retinanet_tiny_pconv", *SMALL, *sets, "--by", view, "--format", "md")
+        assert "| retinanet_tiny_pconv (norm=gn, depth=3) |" in flops(capsys, *call)[1]
+
+
+def test_what_was_set_is_not_said_of_a_module_without_fields(capsys):
+    call = ("retinanet_tiny_fpn", "torch.nn:Identity", *SMALL, "--set", "depth=1")
+    found = as_json(capsys, *call)
+    assert [row.get("set") for row in found] == [{"depth": "1"}, None]
+    _, out, _ = flops(capsys, *call, "--format", "csv")
+    assert out.splitlines()[2].startswith("torch.nn:Identity,")
+
+
 def test_suite_rows_at_the_suites_shape(capsys, tmp_path):
     path = tmp_path / "two.toml"
     path.write_text(SUITE)

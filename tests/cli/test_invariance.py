@@ -68,6 +68,22 @@ def test_a_variant_without_pconvs(fmt: str, capsys: pytest.CaptureFixture[str]) 
     out = capsys.readouterr().out
     assert "P4 / P3" in out
     assert "they remove" not in out
+    assert not [word for word in ("plain corr.", "after err.", "ends") if word in out]
+    said = "no PConvs, so only what the necks give is compared"
+    assert (said in " ".join(out.split())) is (fmt != "csv")
+    assert ("try 'retinanet_tiny_sepc'" in out) is (fmt != "csv")
+
+
+def test_a_variant_of_one_level(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("faster_rcnn_tiny_c4", "rpn_tiny_finest"):
+        assert run(["invariance", name, *SMALL]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        (line,) = captured.err.strip().splitlines()
+        assert "has one level" in line
+        meant = line.partition("try '")[2].partition("'")[0]
+        assert meant == name.rpartition("_")[0] + "_pconv"
+        assert variant(meant)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from sepcbench.cli.app import run
-from sepcbench.cli.latency import latency_table, ratio_cell
+from sepcbench.cli.latency_table import latency_table, ratio_cell
 from sepcbench.codec import decode
-from sepcbench.measures.timers import FakeTimer
+from sepcbench.measures.timers import FakeTimer, Sample
 from sepcbench.records import Environment, Failure, Latency
 
 TINY = ["retinanet_tiny_fpn", "retinanet_tiny_sepc"]
@@ -25,11 +25,18 @@ def one_thread():
 
 
 class Metronome(FakeTimer):
-    """Every call takes 10 ms."""
+    """Every call takes 10 ms; it is really made only the first time."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
 
     def time(self, call):
         self.advance(0.01)
-        return super().time(call)._replace(seconds=0.01)
+        if call not in self.made:
+            self.made.append(call)
+            call()
+        return Sample(0.01)
 
 
 @pytest.fixture
@@ -66,13 +73,13 @@ def test_json_has_conditions_samples_and_environment(capsys):
     assert found[1]["ratio"]["to"] == TINY[0]
 
 
-@pytest.mark.parametrize("scope", ["neck", "neck+head", "forward", "end-to-end"])
+@pytest.mark.parametrize("scope", ["neck", "neck+head", "forward", "end-to-end", "pipeline"])
 @pytest.mark.usefixtures("no_timing")
 def test_scopes(capsys, scope):
     code, found = as_json(capsys, TINY[0], *QUICK, "--scope", scope, "--batch", "2")
     assert code == 0
     assert (found[0]["scope"], found[0]["batch"]) == (scope, 2)
-    assert (found[0]["detections"] is not None) == (scope == "end-to-end")
+    assert (found[0]["detections"] is not None) == (scope in ("end-to-end", "pipeline"))
 
 
 @pytest.mark.usefixtures("no_timing")
@@ -99,10 +106,10 @@ def test_a_failing_row_is_told_and_the_exit_code_is_1(capsys, monkeypatch):
 
     forward = Detector.forward
 
-    def broken(self, images):
+    def broken(self, images, scene=None):
         if "sepc" in self.spec.name:
             raise RuntimeError("no kernel for this\nmore")
-        return forward(self, images)
+        return forward(self, images, scene)
 
     monkeypatch.setattr(Detector, "forward", broken)
     code, found = as_json(capsys, *TINY, *QUICK)
@@ -113,6 +120,85 @@ def test_a_failing_row_is_told_and_the_exit_code_is_1(capsys, monkeypatch):
     assert code == 1
     assert "failed" in out
     assert "no kernel for this" in out
+
+
+MANY = ["--engine", "eager,folded", "--dtype", "fp32,bf16", "--batch", "1,2"]
+
+
+@pytest.mark.usefixtures("no_timing")
+def test_engines_dtypes_and_batches_are_one_table(capsys):
+    code, out, _ = latency(capsys, *TINY, *QUICK, *MANY, "--format", "md")
+    assert code == 0
+    assert "### Latency per call of forward, 64x64\n" in out
+    assert "| variant | engine | dtype | batch | median, ms" in out
+    assert "| times eager | error to eager | rounds |" in out
+    assert out.count(f"| {TINY[1]} | folded | bf16 | 2 | 10.000 |") == 1
+    assert out.count(f"\n| {TINY[0]} |") == out.count(f"\n| {TINY[1]} |") == 8
+    assert "The first is that of the same batch and shape." in out
+
+
+@pytest.mark.usefixtures("no_timing")
+def test_json_of_several_conditions_names_the_cases(capsys):
+    code, found = as_json(capsys, TINY[0], *QUICK, *MANY)
+    assert code == 0
+    assert len(found) == 8
+    last = found[-1]
+    assert last.pop("case") == f"{TINY[0]}@folded-bf16-2"
+    last.pop("environment")
+    record = decode(Latency, last)
+    assert (record.engine, record.dtype, record.batch) == ("folded", "bf16", 2)
+    assert record.ratio.to == f"{TINY[0]}@eager-fp32-2"
+    assert record.eager_ratio.to == f"{TINY[0]}@eager-bf16-2"
+    assert record.engine_error < 2e-2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.usefixtures("no_timing")
+def test_an_engine_that_cannot_work_here_is_a_row_with_its_line(capsys):
+    arguments = [TINY[0], *QUICK, "--engine", "eager,graphed", "--batch", "1,2", "--format", "md"]
+    code, out, _ = latency(capsys, *arguments)
+    assert code == 1
+    assert f"{TINY[0]}@graphed-fp32-1 failed: engine 'graphed' needs a CUDA device" in out
+    assert f"| {TINY[0]} | eager | 1 | 10.000 |" in out
+
+
+@pytest.mark.usefixtures("no_timing")
+def test_the_papers_protocol(capsys):
+    arguments = [TINY[0], "--shape", "64x64", "--protocol", "paper", "--rounds", "1"]
+    code, found = as_json(capsys, *arguments, "--samples", "1", "--batch", "2")
+    assert code == 0
+    assert (found[0]["scope"], found[0]["batch"], found[0]["protocol"]) == ("pipeline", 2, "paper")
+    assert (found[0]["warmup_calls"], found[0]["mean_s"]) == (100, 0.01)
+    assert found[0]["candidates"] > 0
+
+
+@pytest.mark.usefixtures("no_timing")
+def test_several_shapes_and_the_parts(capsys):
+    shapes = ["--shape", "64x64,64x128", "--rounds", "2", "--samples", "1"]
+    code, out, _ = latency(capsys, TINY[1], *shapes, "--split", "--format", "md")
+    assert code == 0
+    assert f"| {TINY[1]} | 64x128 | 10.000 |" in out
+    assert "### Latency per call of forward, batch 1, fp32\n" in out
+    assert f"| {TINY[1]} | 64x64 | 10.000 | 10.000 | 10.000 | 10.000 | 4.00 |" in out
+    assert out.count("| 10.000 | 10.000 | 10.000 | 10.000 | 4.00 |") == 2
+
+
+@pytest.mark.usefixtures("no_timing")
+def test_ctrl_c_in_the_second_batch_keeps_the_first(capsys, monkeypatch):
+    from sepcbench.measures import latency as module
+
+    measure_group, calls = module.measure_group, []
+
+    def broken_off(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measure_group(*args, **kwargs)
+
+    monkeypatch.setattr(module, "measure_group", broken_off)
+    code, out, _ = latency(capsys, TINY[0], *QUICK, "--batch", "1,2", "--format", "json")
+    assert code == 130
+    assert [row["batch"] for row in json.loads(out)] == [1]
 
 
 def test_table_of_failures_only():
@@ -126,8 +212,8 @@ def test_ratio_cell_of_a_reference_is_empty(capsys):
     _, found = as_json(capsys, *TINY, *QUICK)
     for row in found:
         row.pop("environment")
-    assert ratio_cell(decode(Latency, found[0])) == ""
-    assert ratio_cell(decode(Latency, found[1])) == "1.000 [1.000, 1.000] ~"
+    assert ratio_cell(decode(Latency, found[0]).ratio) == ""
+    assert ratio_cell(decode(Latency, found[1]).ratio) == "1.000 [1.000, 1.000] ~"
 
 
 def test_ctrl_c_is_130(capsys, monkeypatch):
@@ -156,6 +242,11 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA d
         pytest.param([TINY[0], "--device", "cuda"], "no CUDA device", marks=NO_GPU),
         ([TINY[0], "--rounds", "0"], "--rounds"),
         ([TINY[0], "--batch", "none"], "--batch"),
+        ([TINY[0], "--batch", "1,0"], "--batch '0' is no number of images"),
+        ([TINY[0], "--engine", "eager,fold"], "did you mean 'folded'"),
+        ([TINY[0], "--protocol", "papers"], "did you mean 'paper'"),
+        ([TINY[0], "--flush-l2"], "L2 cache is emptied for necks only"),
+        ([TINY[0], "--flush-l2", "--scope", "neck"], "device is 'cpu'"),
         ([TINY[0], "--max-seconds", "0"], "max_seconds is above 0"),
         ([TINY[0], "--batch", "1000000000000"], "do not fit on 'cpu'"),
         (["--suite", "no/such.toml"], "no such file"),
@@ -167,3 +258,48 @@ def test_bad_input_is_one_line(capsys, arguments, line):
     assert line in err
     assert len(err.strip().splitlines()) == 1
     assert "Traceback" not in err
+
+
+@pytest.mark.usefixtures("no_timing")
+def test_the_floor_is_a_column_where_it_is_asked_for(capsys):
+    arguments = [TINY[0], *QUICK, "--roofline", "--format", "md"]
+    code, out, _ = latency(capsys, *arguments)
+    assert code == 0
+    assert "| times its roofline |" in out
+    code, found = as_json(capsys, TINY[0], *QUICK)
+    assert (code, found[0]["floor"]) == (0, None)
+
+
+@pytest.mark.usefixtures("no_timing")
+def test_parts_are_a_table_of_their_own(capsys):
+    arguments = [*TINY, *QUICK, "--engine", "eager,folded", "--split", "--format", "md"]
+    code, out, _ = latency(capsys, *arguments)
+    assert code == 0
+    assert "| variant | engine | backbone, ms | fpn, ms | sepc, ms | head, ms | sum over" in out
+    assert f"| {TINY[0]} | folded | 10.000 | 10.000 |  | 10.000 | 3.00 |" in out
+    assert f"| {TINY[1]} | eager | 10.000 | 10.000 | 10.000 | 10.000 | 4.00 |" in out
+
+
+@pytest.mark.usefixtures("no_timing")
+def test_engines_can_be_compared_on_a_terminal_of_100_columns(capsys, monkeypatch):
+    """Rows of one variant below each other, not one block per row."""
+    monkeypatch.setenv("COLUMNS", "100")
+    engines = "eager,folded,channels_last,fused"
+    code, out, _ = latency(capsys, *TINY, *QUICK, "--engine", engines)
+    assert code == 0
+    assert max(map(len, out.split("Device:")[0].splitlines())) <= 100
+    assert len(out.splitlines()) < 45
+
+
+@pytest.mark.usefixtures("no_timing")
+def test_what_did_not_work_is_told_below_the_table(capsys, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("profiler is off")
+
+    monkeypatch.setattr("sepcbench.measures.closer.launches", broken)
+    code, out, _ = latency(capsys, *TINY, *QUICK)
+    assert code == 0
+    told = (
+        f"No launches: RuntimeError: profiler is off: {TINY[0]} (eager, fp32, batch 1), {TINY[1]}"
+    )
+    assert out.count(told) == 1

@@ -87,8 +87,8 @@ def test_a_label_without_a_class_takes_its_mask_along(shapes: CocoData) -> None:
 
         def with_nothing_first(self, item: Detections) -> Detections:
             assert item.masks is not None
-            one = Detections(*(torch.ones_like(part[:1]) for part in item))  # type: ignore[index]
-            parts = [torch.cat([a, b]) for a, b in zip(one, item)]  # type: ignore[arg-type]
+            one = Detections(*(torch.ones_like(part[:1]) for part in item[:4]))  # type: ignore[index]
+            parts = [torch.cat([a, b]) for a, b in zip(one[:4], item[:4])]  # type: ignore[arg-type]
             labels = torch.cat([one.labels * 0, item.labels + 1])
             return Detections(parts[0], parts[1], labels, parts[3])
 

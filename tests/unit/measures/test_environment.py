@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from sepcbench import codec
-from sepcbench.measures.environment import environment, git_commit, measuring, slug, usable_cores
+from sepcbench.measures.environment import (
+    environment,
+    float32,
+    git_commit,
+    measuring,
+    slug,
+    usable_cores,
+)
 from sepcbench.records import Environment
 
 
@@ -65,8 +72,13 @@ def test_flags_are_set_and_restored(precision, cudnn_tf32):
         cudnn.allow_tf32 = cudnn_tf32
         outside = flags()
         with measuring():
-            assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark) == (True, True, True)
+            assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark) == (False, False, True)
             assert not cudnn.deterministic
+            with float32(tf32=True):
+                assert (cudnn.allow_tf32, matmul.allow_tf32) == (True, True)
+            assert (cudnn.allow_tf32, matmul.allow_tf32) == (False, False)
+        with measuring(tf32=True):
+            assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark) == (True, True, True)
         assert flags() == outside
         with pytest.raises(ZeroDivisionError), measuring():
             1 / 0  # noqa: B018
@@ -78,7 +90,7 @@ def test_flags_are_set_and_restored(precision, cudnn_tf32):
 
 def test_recorded_flags_are_those_while_measuring():
     flags = dict(environment("cpu").flags)
-    assert flags["cudnn.allow_tf32"] == flags["cuda.matmul.allow_tf32"] == "true"
+    assert flags["cudnn.allow_tf32"] == flags["cuda.matmul.allow_tf32"] == "false"
     assert flags["cudnn.benchmark"] == "true"
 
 

@@ -1,5 +1,7 @@
 """Measuring detectors: scopes, dtypes, failures, ratios and statistics, mostly without timing."""
 
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import NamedTuple, get_args
 
@@ -8,16 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from sepcbench import codec, detectors
-from sepcbench.engines import ENGINES
-from sepcbench.errors import UsageError
-from sepcbench.measures.latency import DTYPES, SCOPES, measure
+from sepcbench.engines.engine import Engine, run_eagerly, unchanged
+from sepcbench.errors import EngineError, UsageError
+from sepcbench.measures import latency as latency_module
+from sepcbench.measures.cases import DTYPES, cases_of
+from sepcbench.measures.latency import Setting, measure, measure_group
+from sepcbench.measures.monitor import FakeMonitor
+from sepcbench.measures.scopes import SCOPES
 from sepcbench.measures.timers import FakeTimer
-from sepcbench.records import Failure, Latency
-from sepcbench.specs import Dtype, Protocol, Scope
+from sepcbench.records import DeviceState, Failure, Latency
+from sepcbench.specs import NATIVE, PROTOCOLS, Dtype, Protocol, Scope
 from sepcbench.variants import VARIANTS
 
 QUICK = Protocol(
     rounds=20, samples_per_round=3, warmup_iterations=2, warmup_seconds=0.0, max_seconds=1e6
+)
+
+
+SHORT = Protocol(
+    rounds=2, samples_per_round=1, warmup_iterations=1, warmup_seconds=0.0, settle_spread=0.0
 )
 
 
@@ -37,12 +48,19 @@ class Found(NamedTuple):
 class Stub(nn.Module):
     """A detector that only spends virtual time: each stage its own, times the machine's mood."""
 
-    def __init__(self, timer, name="stub", neck=0.02, mood=lambda: 1.0, error=None):
+    def __init__(self, timer, name="stub", neck=0.02, mood=lambda: 1.0, error=None, gain=1.0):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
         self.timer, self.neck, self.mood, self.error = timer, neck, mood, error
-        self.spec = SimpleNamespace(name=name)
+        self.gain = gain
+        self.spec = SimpleNamespace(name=name, conventions=NATIVE)
         self.seen = []
+
+    def __deepcopy__(self, memo):
+        """A copy that spends time by the same clock, and is seen by the same watcher."""
+        twin = Stub(self.timer, self.spec.name, self.neck, self.mood, self.error, self.gain)
+        twin.spec, twin.seen = self.spec, self.seen
+        return twin
 
     def spend(self, seconds):
         self.timer.advance(seconds * self.mood())
@@ -50,27 +68,29 @@ class Stub(nn.Module):
     def features(self, images):
         if self.error:
             raise self.error
-        self.seen.append((images.clone(), self.weight.dtype, self.training))
-        assert torch.is_inference_mode_enabled()
+        flags = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+        self.seen.append((images.clone(), self.weight.dtype, self.training, flags))
         self.spend(0.1)
         return images
 
     def fuse(self, features):
         self.spend(self.neck)
-        return features
+        return features * self.gain
 
     def head(self, pyramid):
         self.spend(0.003)
         return pyramid
 
-    def forward(self, images):
+    def forward(self, images, scene=None):
+        assert scene is None or scene.sizes == [(images.shape[2], images.shape[3])] * len(images)
         return self.head(self.fuse(self.features(images)))
 
-    def detect(self, images, image_sizes):
-        self.forward(images)
+    def decode(self, outputs, image_sizes, scale_factors, padded):
+        assert torch.is_inference_mode_enabled()
         self.spend(0.0004)
-        assert image_sizes == [(images.shape[2], images.shape[3])] * len(images)
-        return [Found(torch.zeros(7)) for _ in images]
+        assert image_sizes == [padded] * len(outputs)
+        assert padded == (outputs.shape[2], outputs.shape[3])
+        return [Found(torch.zeros(7)) for _ in outputs]
 
 
 def run(stubs, timer, **changes):
@@ -80,14 +100,20 @@ def run(stubs, timer, **changes):
 
 @pytest.mark.parametrize(
     ("scope", "seconds"),
-    [("neck", 0.02), ("neck+head", 0.023), ("forward", 0.123), ("end-to-end", 0.1234)],
+    [
+        ("neck", 0.02),
+        ("neck+head", 0.023),
+        ("forward", 0.123),
+        ("end-to-end", 0.1234),
+        ("pipeline", 0.1234),
+    ],
 )
 def test_each_scope_times_its_stages(scope, seconds):
     timer = FakeTimer()
     found = run({"a": Stub(timer)}, timer, scope=scope, batch=2)["a"]
     assert found.median_s == pytest.approx(seconds)
     assert found.scope == scope
-    assert found.detections == (14 if scope == "end-to-end" else None)
+    assert found.detections == (14 if scope in ("end-to-end", "pipeline") else None)
 
 
 def test_tables_and_specs_agree():
@@ -117,7 +143,7 @@ def test_inputs_are_the_same_for_every_row_and_run():
     run({"a": a, "b": b}, timer, dtype="fp16", batch=2)
     run({"a": again}, timer, dtype="fp16", batch=2)
     run({"a": other}, timer, dtype="fp16", batch=2, protocol=Protocol(seed=1, rounds=1))
-    images, dtype, training = a.seen[0]
+    images, dtype, training, _ = a.seen[0]
     assert images.shape == (2, 3, 8, 16)
     assert images.dtype == dtype == torch.float16
     assert not training
@@ -211,34 +237,246 @@ def test_bad_conditions(changes, match):
         run({"a": Stub(FakeTimer())}, FakeTimer(), **changes)
 
 
-def test_the_engine_is_applied():
+# --- engines, dtypes and batches in one set ------------------------------------------------
+
+
+def faster(gain=1.0):
+    """An engine whose necks take half the time, and give `gain` times what they gave."""
+
+    def rewrite(stub):
+        stub.neck, stub.gain = stub.neck / 2, gain
+        return stub
+
+    return Engine("faster", rewrite, run_eagerly)
+
+
+def nowhere(device, dtype):
+    raise EngineError(f"engine 'graphed' needs a CUDA device, not '{device}'")
+
+
+ENGINES_HERE = {
+    "eager": Engine("eager", unchanged, run_eagerly),
+    "folded": faster(),
+    "fused": faster(gain=1.01),
+    "graphed": Engine("graphed", unchanged, run_eagerly, check=nowhere),
+}
+
+
+def test_all_conditions_are_cases_of_one_set_per_batch():
     timer = FakeTimer()
-    slow = Stub(timer, neck=1.0)
-    found = run({"a": Stub(timer)}, timer, scope="neck", run_as=lambda module: slow)["a"]
-    assert found.median_s == 1.0
+    rows = {"a": Stub(timer, "v"), "b": Stub(timer, "w", neck=0.04)}
+    found = run(
+        rows, timer, scope="neck", engine=["eager", "folded"], dtype=["fp32", "bf16"],
+        batch=[1, 2], engines=ENGINES_HERE,
+    )  # fmt: skip
+    assert len(found) == 16
+    assert list(found)[:3] == ["a@eager-fp32-1", "b@eager-fp32-1", "a@folded-fp32-1"]
+    one = found["b@folded-bf16-2"]
+    assert (one.variant, one.engine, one.dtype, one.batch) == ("w", "folded", "bf16", 2)
+    assert len(one.interleaved_with) == 7
+    assert one.ratio.to == one.reference == "a@eager-fp32-2"
+    assert one.ratio.median == pytest.approx(1.0)
+    assert (one.eager_ratio.to, one.eager_ratio.median) == ("b@eager-bf16-2", pytest.approx(0.5))
+    assert found["a@eager-fp32-1"].ratio is None
+    assert found["a@eager-bf16-1"].eager_ratio is None
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+def test_without_eager_there_is_no_ratio_to_it():
+    timer = FakeTimer()
+    found = run({"a": Stub(timer)}, timer, scope="neck", engine="folded", engines=ENGINES_HERE)
+    assert found["a"].eager_ratio is None
+    assert found["a"].engine_error == 0.0
+
+
+def test_a_wrong_engine_is_a_failure_and_never_timed():
+    timer = FakeTimer()
+    found = run(
+        {"a": Stub(timer)}, timer, engine=["eager", "fused"], engines=ENGINES_HERE
+    )  # fmt: skip
+    wrong = found["a@fused-fp32-1"]
+    assert isinstance(wrong, Failure)
+    assert wrong.measure == "latency@fused-fp32-1"
+    assert "other outputs than eager code: relative error 0.01 " in wrong.reason
+    assert "above 0.0001" in wrong.reason
+    assert found["a@eager-fp32-1"].interleaved_with == ()
+    assert found["a@eager-fp32-1"].engine_error is None
+
+
+def test_an_error_within_the_tolerance_is_recorded():
+    timer = FakeTimer()
+    found = run({"a": Stub(timer)}, timer, dtype="bf16", engine="fused", engines=ENGINES_HERE)
+    assert 0.005 < found["a"].engine_error < 0.02
+
+
+def test_an_engine_that_is_not_for_this_device_is_a_failure_with_its_line():
+    timer = FakeTimer()
+    found = run({"a": Stub(timer)}, timer, engine="graphed", engines=ENGINES_HERE)
+    line = "engine 'graphed' needs a CUDA device, not 'cpu'"
+    assert found["a"] == Failure("stub", "latency", line)
+
+
+def test_an_engine_that_spoils_its_inputs_is_found_out():
+    def spoiling(module, inputs):
+        def call():
+            outputs = module(*inputs)
+            inputs[0].add_(1)
+            return outputs
+
+        return call
+
+    engines = {"folded": Engine("spoiling", unchanged, spoiling)}
+    timer = FakeTimer()
+    found = run({"a": Stub(timer)}, timer, scope="neck", engine="folded", engines=engines)
+    assert "other outputs" in found["a"].reason
+
+
+def test_an_engine_that_is_no_number_is_wrong():
+    engines = {"folded": faster(gain=math.nan)}
+    timer = FakeTimer()
+    found = run({"a": Stub(timer)}, timer, engine="folded", engines=engines)
+    assert isinstance(found["a"], Failure)
+
+
+def test_the_given_modules_stay_as_they_are():
+    timer = FakeTimer()
+    stub = Stub(timer)
+    run({"a": stub}, timer, dtype="bf16", engine="folded", engines=ENGINES_HERE)
+    assert (stub.neck, stub.weight.dtype, stub.training) == (0.02, torch.float32, True)
+
+
+def test_tf32_is_set_for_convs_and_matmuls_while_a_row_runs():
+    timer = FakeTimer()
+    stub = Stub(timer)
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    found = run({"a": stub}, timer, dtype=["fp32", "tf32"])
+    assert {flags for *_, flags in stub.seen} == {(False, False), (True, True)}
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
+    assert [row.tf32 for row in found.values()] == [False, True]
+    assert {dtype for _, dtype, *_ in stub.seen} == {torch.float32}
+
+
+def test_several_shapes_are_several_sets():
+    timer = FakeTimer()
+    found = run({"a": Stub(timer)}, timer, shape=[(8, 16), (16, 16)])
+    assert list(found) == ["a@eager-fp32-1-8x16", "a@eager-fp32-1-16x16"]
+    assert [row.shape for row in found.values()] == [(8, 16), (16, 16)]
+    assert all(row.ratio is None for row in found.values())
+
+
+def test_every_set_is_kept_as_soon_as_it_is_there():
+    timer = FakeTimer()
+    kept = []
+    run({"a": Stub(timer)}, timer, batch=[1, 2], keep=lambda records: kept.append(list(records)))
+    assert kept == [["a@eager-fp32-1"], ["a@eager-fp32-2"]]
+
+
+def test_complete_rounds_are_given_away_on_the_way(monkeypatch):
+    monkeypatch.setattr(latency_module, "KEEP_EVERY_S", 1.0)
+    timer, kept = FakeTimer(), []
+    cases = cases_of(["a"], ["eager"], ["fp32"], [1], [(8, 16)])
+    setting = Setting("forward", "cpu", QUICK, timer=timer)
+    measure_group({"a": Stub(timer)}, cases, setting, keep_partly=kept.append)
+    rounds = [part["a"].rounds for part in kept]
+    assert rounds == sorted(set(rounds))
+    assert 3 < len(rounds) < 20
+    assert {part["a"].stopped for part in kept} == {"interrupted"}
+
+
+def test_ctrl_c_in_the_passes_after_the_timing_keeps_the_times(monkeypatch):
+    def interrupted(self, ready):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sepcbench.measures.closer.Closer.look", interrupted)
+    timer = FakeTimer()
+    found = run({"a": Stub(timer)}, timer)["a"]
+    assert (found.stopped, found.rounds) == ("interrupted", 20)
+
+
+def test_protocol_mean_and_device_are_recorded():
+    timer = FakeTimer()
+    good, low = DeviceState(sm_mhz=1000.0), DeviceState(sm_mhz=700.0)
+    monitor = FakeMonitor([good, low, good, low, low, low, low, good], watts=3.0, clock=timer)
+    protocol = replace(QUICK, rounds=4, name="thorough")
+    found = run({"a": Stub(timer)}, timer, protocol=protocol, monitor=monitor, batch=2)["a"]
+    assert (found.protocol, found.rounds, found.repeated_rounds) == ("thorough", 4, 4)
+    assert found.flagged_rounds == (2,)
+    assert [state.sm_mhz for state in found.states] == [1000.0, 1000.0, 700.0, 1000.0]
+    assert found.mean_s == pytest.approx(0.123)
+    assert found.energy_j == pytest.approx(3.0 * 0.123 / 2)
+
+
+def test_the_papers_protocol_times_iterations_101_to_300():
+    timer = FakeTimer()
+    stub = Stub(timer)
+    found = run({"a": stub}, timer, scope="pipeline", protocol=PROTOCOLS["paper"])["a"]
+    assert (found.warmup_calls, found.rounds, found.samples_per_round) == (100, 20, 10)
+    assert sum(map(len, found.samples_s)) == 200
+    assert found.mean_s == pytest.approx(0.1234)
+
+
+def test_the_floor_is_measured_where_it_is_asked_for(one_thread):
+    rows = {"a": detectors.build(VARIANTS["retinanet_tiny_fpn"], seed=0)}
+    protocol = SHORT
+    shape = (64, 64)
+    found = measure(rows, scope="forward", shape=shape, floor=True, protocol=protocol)["a"]
+    assert found.floor.seconds > 0
+    assert found.floor.macs > 1e6
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"engine": "eagre"}, "did you mean 'eager'"),
+        ({"flush_l2": True, "scope": "forward"}, "for necks only"),
+        ({"flush_l2": True, "scope": "neck"}, "device is 'cpu'"),
+        ({"batch": []}, "no batch given"),
+    ],
+)
+def test_what_cannot_be_timed_is_told_at_once(changes, line):
+    with pytest.raises(UsageError, match=line):
+        run({"a": Stub(FakeTimer())}, FakeTimer(), **changes)
+
+
+# --- real detectors ------------------------------------------------------------------------
+
+ON_CPU = ("eager", "folded")
+
+
 @pytest.mark.parametrize("scope", SCOPES)
-def test_real_detectors_on_the_cpu(scope, engine, one_thread):
+def test_real_detectors_on_the_cpu(scope, one_thread):
     names = ("retinanet_tiny_fpn", "retinanet_tiny_sepc")
-    rows = {name: detectors.build(VARIANTS[name]) for name in names}
+    rows = {name: detectors.build(VARIANTS[name], seed=0) for name in names}
     found = measure(
         rows,
         scope=scope,
         shape=(64, 96),
-        engine=engine,
-        run_as=ENGINES[engine],
-        protocol=Protocol(rounds=2, samples_per_round=2, warmup_iterations=1, warmup_seconds=0.0),
+        engine=ON_CPU,
+        split=True,
+        protocol=SHORT,
     )
+    assert len(found) == 4
     for name, record in found.items():
         assert isinstance(record, Latency), record
-        assert record.variant == name
+        assert record.variant == name.partition("@")[0]
         assert 0 < record.p10_s <= record.median_s <= record.p90_s <= record.p99_s
-        assert record.ci95_s[0] <= record.ci95_s[1]
-        assert (record.detections is None) == (scope != "end-to-end")
-    assert found["retinanet_tiny_sepc"].ratio.median > 0
-    assert all(detector.training is False for detector in rows.values())
+        assert (record.detections is None) == (scope not in ("end-to-end", "pipeline"))
+        assert (record.candidates is None) == (record.detections is None)
+        assert (record.engine_error is None) == (record.engine == "eager")
+        parts = [part.name for part in record.split.parts] if record.split else []
+        assert parts == parts_of(scope, "sepc" in name)
+    assert all(detector.training for detector in rows.values())
+
+
+def parts_of(scope, sepc):
+    necks = ["fpn", "sepc"] if sepc else ["fpn"]
+    names = {
+        "neck": necks,
+        "neck+head": [*necks, "head"],
+        "forward": ["backbone", *necks, "head"],
+        "end-to-end": ["backbone", *necks, "head", "decode+nms"],
+        "pipeline": ["pre-processing", "backbone", *necks, "head", "decode+nms"],
+    }[scope]
+    return names if len(names) > 1 else []
 
 
 @pytest.mark.gpu

@@ -44,6 +44,15 @@ def test_a_new_detector_reads_where_plain_kernels_do() -> None:
     assert down.plain[1, 2, 0].tolist() == [3 * 8, 1 * 8]
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_of_every_module_is_restored(training: bool) -> None:
+    detector = sepc().train(training)
+    detector.backbone.eval()  # one part may have another mode than the rest
+    before = [module.training for module in detector.modules()]
+    kernel_offsets(detector, IMAGE)
+    assert [module.training for module in detector.modules()] == before
+
+
 def test_offsets_are_dy_dx_in_cells_of_the_map_that_is_read() -> None:
     detector = sepc()
     down = first_pconv(detector).down

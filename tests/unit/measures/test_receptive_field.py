@@ -73,12 +73,15 @@ def test_a_field_lies_around_its_cell_and_grows_with_the_towers() -> None:
     assert not fpn.cut_off
 
 
-def test_the_mode_of_deformable_convs_is_restored() -> None:
-    detector = build(variant("retinanet_tiny_sepc"), seed=0)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_of_every_module_is_restored(training: bool) -> None:
+    detector = build(variant("retinanet_tiny_sepc"), seed=0).train(training)
+    detector.backbone.eval()  # one part may have another mode than the rest
+    before = [module.training for module in detector.modules()]
     receptive_fields(detector, [torch.zeros(1, 3, 64, 64)], (32.0, 32.0))
     convs = [module for module in detector.modules() if isinstance(module, LevelConv)]
     assert convs
-    assert not any(module.training for module in detector.modules())
+    assert [module.training for module in detector.modules()] == before
 
 
 @pytest.mark.parametrize(("corner", "cut"), [(10, False), (0, True)])

@@ -1,12 +1,15 @@
 """Warm-up, interleaving, stopping and failures, on a clock that only moves when told."""
 
 import random
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
+from sepcbench.measures.monitor import FakeMonitor
 from sepcbench.measures.sampling import reason, sample
 from sepcbench.measures.timers import FakeTimer, Sample
+from sepcbench.records import DeviceState
 from sepcbench.specs import Protocol
 
 QUICK = Protocol(
@@ -242,3 +245,90 @@ def test_progress_counts_rounds():
     assert seen == sorted(seen)
     assert seen[-1] == (6, 6)
     assert {total for _, total in seen} == {6}
+
+
+# --- monitor, flags, keeping ---------------------------------------------------------------
+
+
+def watched(states, protocol=QUICK, **durations):
+    machine = Machine(**durations)
+    monitor = FakeMonitor([DeviceState(sm_mhz=mhz) for mhz in states])
+    return machine, sample(machine.calls, machine.timer, protocol, monitor=monitor), monitor
+
+
+def test_the_monitor_is_around_the_samples_of_one_row():
+    _, found, monitor = watched([1000.0], a=0.01, b=0.02)
+    assert monitor.log == ["start", "stop"] * 12
+    assert [len(row.states) for row in found.values()] == [6, 6]
+    assert all(row.repeated == 0 and not row.flagged for row in found.values())
+
+
+def test_a_round_with_low_clocks_is_taken_again_for_all_rows():
+    _, found, _ = watched([1000.0, 700.0, 1000.0], a=0.01, b=0.02)
+    for row in found.values():
+        assert (row.repeated, row.flagged, len(row.rounds)) == (1, [], 6)
+        assert [state.sm_mhz for state in row.states] == [1000.0] * 6
+
+
+def test_after_three_repeats_a_round_is_kept_and_flagged():
+    _, found, _ = watched([1000.0] * 2 + [700.0] * 8 + [1000.0], a=0.01, b=0.02)
+    for row in found.values():
+        assert (row.repeated, row.flagged, len(row.rounds)) == (3, [1], 6)
+        assert [state.sm_mhz for state in row.states] == [1000.0, 700.0] + [1000.0] * 4
+
+
+def test_only_the_row_whose_clock_stayed_low_is_flagged():
+    low = iter([700.0] * 4)
+
+    class OneLow(FakeMonitor):
+        def __init__(self, machine):
+            super().__init__()
+            self.machine = machine
+
+        def stop(self):
+            lowered = self.machine.log[-1] == "b"
+            return DeviceState(sm_mhz=next(low, 1000.0) if lowered else 1000.0)
+
+    machine = Machine(a=0.01, b=0.02)
+    found = sample(machine.calls, machine.timer, QUICK, monitor=OneLow(machine))
+    assert (found["a"].flagged, found["b"].flagged) == ([], [0])
+    assert {row.repeated for row in found.values()} == {3}
+
+
+def test_rounds_are_not_repeated_beyond_the_time_limit():
+    protocol = replace(QUICK, warmup_iterations=0, max_seconds=10.0, rounds=50)
+    machine, found, _ = watched([700.0], protocol, a=1.0)
+    assert machine.timer.now() <= 10.0
+    assert found["a"].stopped == "time limit"
+    assert found["a"].flagged
+
+
+def test_what_is_around_a_row_is_entered_while_it_runs():
+    machine, inside = Machine(a=0.01, b=0.02), []
+
+    @contextmanager
+    def around(name):
+        inside.append(name)
+        yield
+        inside.pop()
+
+    calls = {name: lambda name=name: inside.index(name) for name in "ab"}
+    found = sample(calls, machine.timer, QUICK, around=around)
+    assert all(row.failure is None for row in found.values())
+    assert inside == []
+
+
+def test_all_samples_are_shown_after_every_round_but_the_last():
+    machine, seen = Machine(a=0.01, b=0.02), []
+    sample(
+        machine.calls, machine.timer, QUICK,
+        after_round=lambda found: seen.append([len(row.rounds) for row in found.values()]),
+    )  # fmt: skip
+    assert seen == [[n, n] for n in range(1, 6)]
+
+
+def test_without_a_spread_to_settle_the_count_is_enough():
+    growing = iter(0.001 * 1.1**i for i in range(1000))
+    protocol = replace(QUICK, settle_spread=0, warmup_iterations=9)
+    found = Machine(a=lambda: next(growing)).run(protocol)["a"]
+    assert (found.warmup_calls, found.warmup_settled) == (10, True)

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from sepcbench.errors import UsageError
-from sepcbench.measures.timers import CpuTimer, CudaTimer, FakeTimer, Sample, timer_for
+from sepcbench.measures.timers import (
+    CpuTimer,
+    CudaTimer,
+    FakeTimer,
+    FlushingTimer,
+    Sample,
+    l2_flush,
+    timer_for,
+)
 
 
 def test_cpu_timer_times_the_call():
@@ -70,3 +78,28 @@ def test_cuda_timer_waits_for_earlier_work():
     sample = timer.time(lambda: small + 1)
     assert sample.seconds < 1e-3
     assert sample.wall_seconds < 5e-3
+
+
+def test_the_cache_is_emptied_before_every_call_and_not_timed():
+    clock, log = FakeTimer(), []
+
+    def flush():
+        log.append("flush")
+        clock.advance(5.0)
+
+    def call():
+        log.append("call")
+        clock.advance(0.25)
+
+    timer = FlushingTimer(clock, flush)
+    assert [timer.time(call).seconds for _ in range(2)] == [0.25, 0.25]
+    assert log == ["flush", "call"] * 2
+    assert timer.now() == 10.5
+
+
+@pytest.mark.gpu
+def test_the_l2_cache_is_written_over():
+    flush = l2_flush("cuda")
+    size = torch.cuda.get_device_properties("cuda").L2_cache_size
+    assert flush.__self__.numel() == 2 * size > 0
+    flush()

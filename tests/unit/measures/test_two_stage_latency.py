@@ -11,7 +11,14 @@ from sepcbench.specs import Protocol
 from sepcbench.variants import variant
 
 NAMES = ("rpn_tiny_fpn", "fast_rcnn_tiny_fpn", "mask_rcnn_tiny_fpn")
-SHORT = Protocol(rounds=1, min_rounds=1, samples_per_round=1, warmup_iterations=1, warmup_seconds=0)
+SHORT = Protocol(
+    rounds=1,
+    min_rounds=1,
+    samples_per_round=1,
+    warmup_iterations=1,
+    warmup_seconds=0,
+    settle_spread=0,
+)
 
 
 @pytest.mark.parametrize(
