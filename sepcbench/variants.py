@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from sepcbench.errors import unknown
 from sepcbench.named_backbones import NAMED_BACKBONES, TIMM, named_backbone
 from sepcbench.overriding import field_path, override
 from sepcbench.shrinking import shrink
@@ -47,6 +46,7 @@ from sepcbench.specs import (
     TowerSpec,
     VariantSpec,
 )
+from sepcbench.variant_names import unknown_variant
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class _Variants(Mapping[str, VariantSpec]):
     def __getitem__(self, name: str) -> VariantSpec:
         if name in _OTHERS:
             return _OTHERS[name]
-        parts = _parse(name)
+        parts = parts_of(name)
         if parts is None:
             raise KeyError(name)
         return _compose(*parts)
@@ -242,7 +242,7 @@ class _Variants(Mapping[str, VariantSpec]):
         return len(_listed())
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (name in _OTHERS or _parse(name) is not None)
+        return isinstance(name, str) and (name in _OTHERS or parts_of(name) is not None)
 
 
 VARIANTS: Mapping[str, VariantSpec] = _Variants()
@@ -261,8 +261,8 @@ def _listed() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*names, *others, *rivals, *_OTHERS]))
 
 
-def _parse(name: str) -> tuple[str, str, str] | None:
-    """The detector, backbone and neck that a name is put together from."""
+def parts_of(name: str) -> tuple[str, str, str] | None:
+    """The detector, backbone and neck that a name is put together from; None for other names."""
     for detector, made in DETECTORS.items():
         # the longest first: `x_nas_fpn` of timm is `x` with `nas_fpn`, not `x_nas` with `fpn`
         for neck in sorted(made.necks, key=len, reverse=True):
@@ -299,7 +299,8 @@ def variant(name: str, overrides: dict[str, Any] | None = None) -> VariantSpec:
         UsageError: no such variant or field, or a value that does not fit.
     """
     if name not in VARIANTS:
-        raise unknown("variant", name, VARIANTS, "see `sepcbench list variants`")
+        necks = {detector: made.necks for detector, made in DETECTORS.items()}
+        raise unknown_variant(name, necks, VARIANTS)
     spec = VARIANTS[name]
     for path, value in (overrides or {}).items():
         spec = override(spec, path, value)

@@ -22,7 +22,9 @@ from sepcbench.report.compare_table import (
     compare_table,
     environment_changes,
     read_limit,
+    timing_table,
 )
+from sepcbench.report.table import Table
 
 BROKEN = 3
 Found = list[tuple[Results, Path]]
@@ -38,7 +40,7 @@ def compare_results(
             "--fail-if",
             metavar="LIMIT",
             help="Exit with 3 where a row is beyond this limit with its whole interval, such as "
-            "'latency>1.03', 'macs>1', 'params>1', or in points 'ap<-0.5'.",
+            "'latency>1.03', 'latency_ratio>1.03', 'macs>1', 'params>1', or in points 'ap<-0.5'.",
         ),
     ] = None,
     anyway: Annotated[
@@ -50,8 +52,9 @@ def compare_results(
 
     Per row the ratio of latency, MACs and parameters, second over first, and how much higher AP
     is; with 95 % intervals, and "~" where no change is shown. Another shape, batch, dtype, scope,
-    way of counting or data set is refused; another device or engine is said, and refused with
-    --fail-if.
+    way of counting or data set is refused; another machine, device or engine is said, and refused
+    with a limit on latency. Of two machines compare latency_ratio, how many times slower a row is
+    than the first of its own set. Further engines, dtypes and batches have a table of their own.
 
     Example: sepcbench compare results/quick/intel-xeon-2-cores results/quick/nvidia-h200
     Example: sepcbench compare before/ results/ --fail-if 'latency>1.03' --fail-if 'ap<-0.5'
@@ -63,12 +66,12 @@ def compare_results(
     for (one, one_at), (other, other_at) in pairs:
         differing = unlike(one, other)
         if not anyway:
-            _check(differing, bool(limits))
+            _check(differing, any(limit.quantity == "latency" for limit in limits))
         compared = compare(one, other)
         if not compared.rows:
             raise UsageError(f"'{one_at}' and '{other_at}' have no row in common that was measured")
         changed = environment_changes(one.environment, other.environment)
-        tables.append(compare_table(compared, differing, changed))
+        tables += [compare_table(compared, differing, changed), *_more(compared)]
         found = _judge(compared, limits)
         beyond += found
         values.append(_value(compared, (one_at, other_at), differing, found))
@@ -76,6 +79,11 @@ def compare_results(
     _say(beyond)
     if any(item.resolved for item in beyond):
         raise typer.Exit(BROKEN)
+
+
+def _more(compared: Compared) -> list[Table]:
+    timings = timing_table(compared)
+    return [timings] if timings else []
 
 
 def _pairs(
@@ -101,7 +109,7 @@ def _pairs(
 
 
 def _check(differing: Sequence[Unlike], gate: bool) -> None:
-    """Refuse what does not compare; with a limit also what ran elsewhere."""
+    """Refuse what does not compare; with a limit on latency also what ran elsewhere."""
     grave = [item for item in differing if item.work or gate]
     if grave:
         one, more = grave[0], len(grave) - 1

@@ -82,38 +82,44 @@ def draw(
     """
     options.check_format(fmt)
     options.check_device(device)
-    wanted = list(dict.fromkeys(what or ()))
-    for name in wanted:
-        options.check_choice("picture", name, PICTURES)
-    places = [_point(text) for text in at or ()]
-    size = parse_shape(shape) if shape else None
-    if size and min(size) < 32:
-        raise UsageError(f"--shape {format_shape(size)} is too small; 32x32 is the least")
+    wanted = [options.check_choice("picture", name, PICTURES) for name in dict.fromkeys(what or ())]
+    places, size = [_point(text) for text in at or ()], _size(shape)
     detector, classes, weights = _detector(network, variant, conventions, sets, trust, seed)
     with options.progress_bar(f"draw {detector.spec.name}") as progress:
         scene = _scene(detector, classes, weights, image, places, noise, size, seed, device)
         with _folder(out):
             made, skipped = _draw(replace(scene, progress=progress), wanted, out)
-    value = {
-        "variant": detector.spec.name,
-        "weights": weights,
-        "image": str(image) if image else None,
-        "pictures": {
-            name: {"files": [str(path) for path in one.files], "values": one.values}
-            for name, one in made.items()
-        },
-    }
     if weights.startswith("random"):
         print(
             "sepcbench: random weights: nothing has been learnt in these pictures", file=sys.stderr
         )
-    files = Table(
-        "Pictures",
-        ("picture", "file"),
-        tuple((name, str(path)) for name, one in made.items() for path in one.files),
-        tuple(skipped),
-    )
-    options.emit(fmt, [*(one.table for one in made.values()), files], value)
+    value = {
+        "variant": detector.spec.name,
+        "weights": weights,
+        "image": str(image) if image else None,
+        "pictures": _values(made),
+    }
+    options.emit(fmt, [*(one.table for one in made.values()), _files(made, skipped)], value)
+
+
+def _size(shape: str | None) -> tuple[int, int] | None:
+    size = parse_shape(shape) if shape else None
+    if size and min(size) < 32:
+        raise UsageError(f"--shape {format_shape(size)} is too small; 32x32 is the least")
+    return size
+
+
+def _values(made: dict[str, Made]) -> dict[str, Any]:
+    return {
+        name: {"files": [str(path) for path in one.files], "values": one.values}
+        for name, one in made.items()
+    }
+
+
+def _files(made: dict[str, Made], skipped: list[str]) -> Table:
+    """Where every picture is, and below it what there is none of."""
+    rows = tuple((name, str(path)) for name, one in made.items() for path in one.files)
+    return Table("Pictures", ("picture", "file"), rows, tuple(skipped))
 
 
 @contextmanager

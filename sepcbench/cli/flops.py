@@ -90,8 +90,21 @@ def flops(
         for done, row in enumerate(rows):
             progress(done, len(rows), row.name)
             costs.append(_count(row, size, exact, check, settings.convention))
-    tables = VIEW_TABLES[by]([row.name for row in rows], costs)
-    options.emit(fmt, tables, with_rows(rows, [encode(cost) for cost in costs]))
+    overrides = options.parse_sets(sets)
+    tables = VIEW_TABLES[by]([_label(row, overrides) for row in rows], costs)
+    values = [encode(cost) | _changed(row, overrides) for row, cost in zip(rows, costs)]
+    options.emit(fmt, tables, with_rows(rows, values))
+
+
+def _label(row: ChosenRow, overrides: dict[str, Any]) -> str:
+    """The name of a row with what `--set` changed, such as "retinanet_r50_fpn (norm=gn)"."""
+    told = ", ".join(f"{field}={value}" for field, value in overrides.items())
+    return f"{row.name} ({told})" if _changed(row, overrides) else row.name
+
+
+def _changed(row: ChosenRow, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The key of a row's JSON object that says what `--set` changed; a module has no fields."""
+    return {} if isinstance(row.spec, OwnSpec) or not overrides else {"set": overrides}
 
 
 def _count(

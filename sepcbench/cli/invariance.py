@@ -13,29 +13,25 @@ from sepcbench.codec import encode
 from sepcbench.errors import UsageError
 from sepcbench.report.table import Table
 from sepcbench.units import format_shape, parse_shape
+from sepcbench.variants import DETECTORS, parts_of
 
 if TYPE_CHECKING:
     from sepcbench.detectors import Detector
     from sepcbench.measures.agreement import Agreement
     from sepcbench.measures.invariance import Invariance
 
-HEADERS = (
-    "levels",
-    "cells",
-    "before corr.",
-    "before err.",
-    "plain corr.",
-    "plain err.",
-    "after corr.",
-    "after err.",
-    "ends",
+HEADERS = ("levels", "cells", "before corr.", "before err.")
+PCONV_HEADERS = ("plain corr.", "plain err.", "after corr.", "after err.", "ends")
+LEVELS = "levels: of the whole image and of its half-size version, at the same places"
+NUMBERS = (
+    "err.: |a - b| relative to the spread of both, 0 for equal maps, 1.41 for unrelated ones; "
+    "corr.: Pearson's; both over channels and cells"
 )
-NOTES = (
-    "levels: of the whole image and of its half-size version, at the same places",
+PCONV_NOTES = (
+    LEVELS,
     "before: maps that go into the PConvs; plain: what they give without deforming; after: as is, "
     "both branches together",
-    "err.: |a - b| relative to the spread of both, 0 for equal maps, 1.41 for unrelated ones; "
-    "corr.: Pearson's; both over channels and cells",
+    NUMBERS,
     "ends: reached where kernels across scales meet the first or the last level of a pyramid, "
     "which has no further neighbour",
 )
@@ -74,7 +70,12 @@ def invariance(
     """
     options.check_format(fmt)
     options.check_device(device)
-    options.parse_variants([variant], sets)
+    (spec,) = options.parse_variants([variant], sets)
+    if len(spec.levels) == 1 and not gaussian:
+        raise UsageError(
+            f"variant '{variant}' has one level, P{spec.levels[0]}, and no finer one to compare it "
+            f"with; try '{_with_pconvs(variant)}'"
+        )
     size = _generated_size(image, shape, gaussian)
     if plot is not None and not plot.resolve().parent.is_dir():
         raise UsageError(f"--plot '{plot}': there is no such folder")
@@ -98,7 +99,32 @@ def invariance(
         matrices = [(matrix.name, matrix.levels, matrix.values) for matrix in found.matrices]
         write_matrices(plot, f"{variant}: correlation between levels\n{about}", matrices)
     value = {"checkpoint": checkpoint and str(checkpoint), "image": image and str(image)}
-    options.emit(fmt, [table(found, about)], {**encode(found), **value})
+    told = table if any(pair.after for pair in found.pairs) else plain_table
+    options.emit(fmt, [told(found, about)], {**encode(found), **value})
+
+
+def _with_pconvs(name: str) -> str:
+    """The variant with the same detector and backbone, where there is one, and PConvs."""
+    detector, backbone, _ = parts_of(name) or ("retinanet", "r50", "fpn")
+    necks = DETECTORS[detector].necks
+    return f"{detector}_{backbone}_{'sepc' if 'sepc' in necks else 'pconv'}"
+
+
+def plain_table(found: Invariance, about: str) -> Table:
+    """One row per pair of levels of a variant without PConvs: there is nothing after them."""
+    rows = tuple(
+        (f"P{pair.level} / P{pair.level - 1}", format_shape(pair.cells), *_cells(pair.before))
+        for pair in found.pairs
+    )
+    why = (
+        "no PConvs, so only what the necks give is compared; "
+        f"to see what PConvs change, try '{_with_pconvs(found.variant)}'"
+    )
+    return Table(_title(found), HEADERS, rows, (about, why, LEVELS, NUMBERS))
+
+
+def _title(found: Invariance) -> str:
+    return f"{found.variant}: agreement of an image's levels with its half-size version's"
 
 
 def table(found: Invariance, about: str) -> Table:
@@ -119,8 +145,8 @@ def table(found: Invariance, about: str) -> Table:
         )
         for pair in found.pairs
     )
-    title = f"{found.variant}: agreement of an image's levels with its half-size version's"
-    return Table(title, HEADERS, rows, (about, *lines, *NOTES))
+    headers = (*HEADERS, *PCONV_HEADERS)
+    return Table(_title(found), headers, rows, (about, *lines, *PCONV_NOTES))
 
 
 def _cells(agreement: Agreement | None) -> tuple[str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, get_args
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -12,6 +12,7 @@ from sepcbench.cli import options
 from sepcbench.codec import encode
 from sepcbench.named_backbones import NAMED_BACKBONES, TIMM
 from sepcbench.report.table import Table
+from sepcbench.specs.engines import ENGINE_NOTES
 from sepcbench.variants import DETECTORS, VARIANTS
 
 VARIANT_NOTE = (
@@ -19,13 +20,24 @@ VARIANT_NOTE = (
     "`list backbones`."
 )
 
+Rows = list[tuple[str, str]]
+
 
 def _first_line(documented: object) -> str:
     return (documented.__doc__ or "").strip().splitlines()[0]
 
 
-def _types(types: dict[str, type]) -> list[tuple[str, str]]:
+def _types(types: dict[str, type]) -> Rows:
     return [(name, _first_line(cls)) for name, cls in types.items()]
+
+
+def _neck_names() -> dict[str, tuple[str, ...]]:
+    """Per neck, what it is called in the names of variants that have it as their last one."""
+    found: dict[str, dict[str, None]] = {}
+    for made in DETECTORS.values():
+        for name, neck in made.necks.items():
+            found.setdefault(neck.necks(made.fpn)[-1].TYPE, {})[name] = None
+    return {kind: tuple(names) for kind, names in found.items()}
 
 
 _NORM_NOTES: dict[str, str] = {
@@ -36,22 +48,21 @@ _NORM_NOTES: dict[str, str] = {
     "gn": "group norm",
     "frozen": "fixed statistics and affine",
 }
-_ENGINE_NOTES: dict[str, str] = {"eager": "the module as it is"}
 
 
-def _suite_rows() -> list[tuple[str, str]]:
+def _suite_rows() -> Rows:
     return [(name, suites.load(name).file.title) for name in suites.names()]
 
 
-def _variant_rows() -> list[tuple[str, str]]:
+def _variant_rows() -> Rows:
     return [(name, " + ".join(_parts(spec))) for name, spec in VARIANTS.items()]
 
 
-def _detector_rows() -> list[tuple[str, str]]:
+def _detector_rows() -> Rows:
     return [(name, f"with {', '.join(made.necks)}") for name, made in DETECTORS.items()]
 
 
-def _backbone_rows() -> list[tuple[str, str]]:
+def _backbone_rows() -> Rows:
     named = [(name, _describe(spec)) for name, spec in NAMED_BACKBONES.items()]
     return [*named, (f"{TIMM}NAME", "any features_only backbone of timm, with maps to stride 32")]
 
@@ -67,7 +78,7 @@ def _parts(spec: specs.VariantSpec) -> list[str]:
     return [part.label for part in (spec.backbone, *spec.necks, spec.head)]
 
 
-LISTS: dict[str, Callable[[], list[tuple[str, str]]]] = {
+LISTS: dict[str, Callable[[], Rows]] = {
     "variants": _variant_rows,
     "detectors": _detector_rows,
     "necks": lambda: _types(specs.NECK_TYPES),
@@ -75,14 +86,14 @@ LISTS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "heads": lambda: _types(specs.HEAD_TYPES),
     "backbones": _backbone_rows,
     "suites": _suite_rows,
-    "engines": lambda: [(name, _ENGINE_NOTES[name]) for name in get_args(specs.EngineName)],
+    "engines": lambda: [(name, note.line) for name, note in ENGINE_NOTES.items()],
 }
 
 
 def list_names(
     what: Annotated[str, typer.Argument(help=", ".join(LISTS) + ".")] = "variants",
     containing: Annotated[
-        str, typer.Argument(metavar="[TEXT]", help="Only names with this in them.")
+        str, typer.Argument(metavar="[TEXT]", help="Only what has this in its name or description.")
     ] = "",
     fmt: options.Format = "table",
 ) -> None:
@@ -92,11 +103,36 @@ def list_names(
     those that are not listed as variants.
 
     Example: sepcbench list variants sepc
+    Example: sepcbench list necks pconv
     Example: sepcbench list suites --format json
     """
     options.check_format(fmt)
     options.check_choice("list", what, LISTS)
-    rows = [row for row in LISTS[what]() if containing in row[0]]
-    notes = (VARIANT_NOTE,) if what == "variants" else ()
-    table = Table(what, ("name", "what it is"), tuple(rows), notes)
-    options.emit(fmt, [table], [{"name": name, "about": about} for name, about in rows])
+    called = _neck_names() if what == "necks" else {}
+    rows = [
+        (name, about)
+        for name, about in LISTS[what]()
+        if _has(containing, (name, about, *called.get(name, ())))
+    ]
+    options.emit(fmt, [_table(what, containing, rows, called)], _values(rows, called))
+
+
+def _has(text: str, texts: Iterable[str]) -> bool:
+    return any(text.lower() in one.lower() for one in texts)
+
+
+def _table(what: str, containing: str, rows: Rows, called: dict[str, tuple[str, ...]]) -> Table:
+    notes = [VARIANT_NOTE] if what == "variants" else []
+    if not rows:
+        notes.append(f"Nothing here has '{containing}' in it: `sepcbench list {what}` shows all.")
+    if not called:
+        return Table(what, ("name", "what it is"), tuple(rows), tuple(notes))
+    cells = tuple((name, ", ".join(called.get(name, ())), about) for name, about in rows)
+    return Table(what, ("name", "in names of variants", "what it is"), cells, tuple(notes))
+
+
+def _values(rows: Rows, called: dict[str, tuple[str, ...]]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "about": about} | ({"names": list(called.get(name, ()))} if called else {})
+        for name, about in rows
+    ]

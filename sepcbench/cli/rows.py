@@ -13,7 +13,7 @@ from sepcbench.errors import UsageError
 from sepcbench.overriding import override
 from sepcbench.specs import VariantSpec
 from sepcbench.specs.own import OwnSpec
-from sepcbench.suites import CostSettings, LatencySettings, load
+from sepcbench.suites import CostSettings, load
 from sepcbench.variants import VARIANTS
 
 if TYPE_CHECKING:
@@ -121,12 +121,6 @@ def cost_settings(suite: str | None, shape: str | None, convention: str | None) 
     """What to count under: what is asked for, else the suite's setting, else the default."""
     base = load(suite).file.cost if suite else CostSettings()
     asked: dict[str, Any] = {"shape": shape, "convention": convention}
-    return replace(base, **{key: value for key, value in asked.items() if value is not None})
-
-
-def latency_settings(suite: str | None, **asked: Any) -> LatencySettings:
-    """What to time under: what is asked for (not None), else the suite's, else the default."""
-    base = load(suite).file.latency if suite else LatencySettings()
     return replace(base, **{key: value for key, value in asked.items() if value is not None})
 
 

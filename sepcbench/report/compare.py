@@ -8,38 +8,31 @@ draws of both.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from sepcbench.differences import difference
 from sepcbench.records import Failure, Latency, Results, Row
-from sepcbench.stats import MIN_IMAGES, MIN_ROUNDS, Interval, interval, median_draws, round_medians
+from sepcbench.report.changes import (
+    Change,
+    Timed,
+    by_case,
+    latency_change,
+    latency_draws,
+    ratio_change,
+    ratio_draws,
+)
+from sepcbench.report.further import MORE, Conditions, conditions, further, written
+from sepcbench.stats import MIN_IMAGES, interval
 
 # What is compared: a ratio second over first, or a difference in percentage points.
-RATIOS = ("latency", "macs", "params")
+RATIOS = ("latency", "latency_ratio", "macs", "params")
 DIFFERENCES = {"ap": "accuracy", "mask_ap": "masks", "ar1000": "recall"}
 QUANTITIES = (*RATIOS, *DIFFERENCES)
-MEASURES = {"latency": "latency", "macs": "cost", "params": "cost", **DIFFERENCES}
-
-
-@dataclass(frozen=True)
-class Change:
-    """One quantity of one row, second against first.
-
-    Attributes:
-        value: a ratio, or a difference in percentage points.
-        ci95: None where there is none: counts are exact, and some scores have no draws.
-        resolved: a change is shown: the interval leaves out no change, or counts differ.
-        enough: there are enough rounds or images for the interval to be one.
-        failed: why the second set has no value where the first has; empty otherwise.
-    """
-
-    value: float | None
-    ci95: Interval | None = None
-    resolved: bool = False
-    enough: bool = True
-    failed: str = ""
+TIMES = ("latency", "latency_ratio")
+MEASURES = {**dict.fromkeys(TIMES, "latency"), "macs": "cost", "params": "cost", **DIFFERENCES}
 
 
 @dataclass(frozen=True)
@@ -49,6 +42,23 @@ class RowChange:
     row: str
     label: str
     changes: tuple[tuple[str, Change], ...]
+
+
+@dataclass(frozen=True)
+class TimingChange:
+    """The latency of a row under conditions that both sets have, beside those of the suite."""
+
+    row: str
+    label: str
+    engine: str
+    dtype: str
+    batch: int
+    changes: tuple[tuple[str, Change], ...]
+
+    @property
+    def name(self) -> str:
+        """As its record's file: "fpn@folded-fp32-1"."""
+        return f"{self.row}{MORE}{written((self.engine, self.dtype, self.batch))}"
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Compared:
         mean: over rows, geometric of ratios and arithmetic of differences, with their intervals.
         only_first: names of rows that the second set lacks.
         only_second: names of rows that the first set lacks.
+        timings: latencies under further conditions, matched by engine, dtype and batch.
     """
 
     first: str
@@ -70,14 +81,33 @@ class Compared:
     mean: tuple[tuple[str, Change], ...]
     only_first: tuple[str, ...] = ()
     only_second: tuple[str, ...] = ()
+    timings: tuple[TimingChange, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A row of both sets, and all latencies of each, to which ratios are taken."""
+
+    before: Row
+    after: Row
+    latencies: tuple[Mapping[str, Latency], Mapping[str, Latency]]
+
+    @property
+    def timed(self) -> tuple[Timed, Timed] | None:
+        one, other = self.before.latency, self.after.latency
+        return None if one is None or other is None else self.of(one, other)
+
+    def of(self, one: Latency, other: Latency) -> tuple[Timed, Timed]:
+        return Timed(one, self.latencies[0]), Timed(other, self.latencies[1])
 
 
 def compare(first: Results, second: Results) -> Compared:
     """Compare the rows of the same name; whether they compare is said by `unlike`."""
     ours = {row.name: row for row in second.rows if row.variant}
     theirs = {row.name: row for row in first.rows if row.variant}
-    pairs = [(row, ours[name]) for name, row in theirs.items() if name in ours]
-    changes = [(after, _changes(before, after)) for before, after in pairs]
+    latencies = by_case(first), by_case(second)
+    pairs = [_Pair(row, ours[name], latencies) for name, row in theirs.items() if name in ours]
+    changes = [(pair.after, _changes(pair)) for pair in pairs]
     return Compared(
         first=_name(first),
         second=_name(second),
@@ -85,6 +115,7 @@ def compare(first: Results, second: Results) -> Compared:
         mean=_means(pairs, [dict(found) for _, found in changes]),
         only_first=tuple(name for name in theirs if name not in ours),
         only_second=tuple(name for name in ours if name not in theirs),
+        timings=tuple(change for pair in pairs for change in _timings(pair)),
     )
 
 
@@ -93,11 +124,11 @@ def _name(results: Results) -> str:
     return f"{results.suite} ({results.machine}{f', {commit[:12]}' if commit else ''})"
 
 
-def _changes(before: Row, after: Row) -> tuple[tuple[str, Change], ...]:
+def _changes(pair: _Pair) -> tuple[tuple[str, Change], ...]:
     found = []
     for name in QUANTITIES:
-        lost = _lost(name, before, after)
-        change = Change(None, failed=lost) if lost else _change(name, before, after)
+        lost = _lost(name, pair.before, pair.after)
+        change = Change(None, failed=lost) if lost else _change(name, pair)
         if change is not None:
             found.append((name, change))
     return tuple(found)
@@ -108,15 +139,16 @@ def _lost(name: str, before: Row, after: Row) -> str:
     kind = MEASURES[name]
     if getattr(before, kind) is None or getattr(after, kind) is not None:
         return ""
+    if name == "latency_ratio" and before.latency and before.latency.ratio is None:
+        return ""
     failures: list[Failure] = [f for f in after.failures if f.measure == kind]
     return failures[0].reason if failures else ""
 
 
-def _change(name: str, before: Row, after: Row) -> Change | None:
-    if name == "latency":
-        if before.latency is None or after.latency is None:
-            return None
-        return _latency(before.latency, after.latency)
+def _change(name: str, pair: _Pair) -> Change | None:
+    if name in TIMES:
+        return _time(name, *pair.timed) if pair.timed else None
+    before, after = pair.before, pair.after
     if name in RATIOS:
         return _cost(name, before, after)
     kind = DIFFERENCES[name]
@@ -129,20 +161,46 @@ def _change(name: str, before: Row, after: Row) -> Change | None:
     return Change(100 * made.delta, ends, made.resolved, enough)
 
 
-def _latency(before: Latency, after: Latency) -> Change:
-    value = _centre(after) / _centre(before)
-    low, high = interval(_ratio_draws(before, after))
-    enough = min(len(before.samples_s), len(after.samples_s)) >= MIN_ROUNDS
-    return Change(value, (low, high), enough and not low <= 1 <= high, enough)
+def _time(name: str, before: Timed, after: Timed) -> Change | None:
+    if name == "latency":
+        return latency_change(before.record, after.record)
+    return ratio_change(before, after)
 
 
-def _centre(record: Latency) -> float:
-    return float(np.median(round_medians(record.samples_s)))
+def _times(before: Timed, after: Timed) -> tuple[tuple[str, Change], ...]:
+    found = ((name, _time(name, before, after)) for name in TIMES)
+    return tuple((name, change) for name, change in found if change is not None)
 
 
-def _ratio_draws(before: Latency, after: Latency) -> np.ndarray:
-    drawn: np.ndarray = median_draws(after.samples_s, 1) / median_draws(before.samples_s, 0)
-    return drawn
+def _timings(pair: _Pair) -> Iterator[TimingChange]:
+    """Latencies under conditions that both have, but for the pair that `_changes` compares."""
+    failed = further(pair.after, "latency")
+    for under, (one, other) in matched_timings(pair.before, pair.after).items():
+        failure = failed.get(written(under))
+        changes: tuple[tuple[str, Change], ...] = ()
+        if other is not None:
+            changes = _times(*pair.of(one, other))
+        elif isinstance(failure, Failure):
+            changes = (("latency", Change(None, failed=failure.reason)),)
+        if changes:
+            yield TimingChange(pair.after.name, pair.after.label, *under, changes)
+
+
+def matched_timings(before: Row, after: Row) -> dict[Conditions, tuple[Latency, Latency | None]]:
+    """The first's latencies by engine, dtype and batch, each with the second's or None.
+
+    Without those that are what the suite says in both sets.
+    """
+    theirs, ours = (
+        {conditions(one): one for one in (row.latency, *row.timings) if one}
+        for row in (before, after)
+    )
+    own = [row.latency and conditions(row.latency) for row in (before, after)]
+    return {
+        under: (record, ours.get(under))
+        for under, record in theirs.items()
+        if not under == own[0] == own[1]
+    }
 
 
 def _cost(name: str, before: Row, after: Row) -> Change | None:
@@ -160,9 +218,7 @@ def _cost(name: str, before: Row, after: Row) -> Change | None:
 # --- means over rows ---------------------------------------------------------------------------
 
 
-def _means(
-    pairs: list[tuple[Row, Row]], changes: list[dict[str, Change]]
-) -> tuple[tuple[str, Change], ...]:
+def _means(pairs: list[_Pair], changes: list[dict[str, Change]]) -> tuple[tuple[str, Change], ...]:
     found = []
     for name in QUANTITIES:
         chosen = [
@@ -175,7 +231,7 @@ def _means(
     return tuple(found)
 
 
-def _mean(name: str, pairs: list[tuple[Row, Row]], changes: list[Change]) -> Change:
+def _mean(name: str, pairs: list[_Pair], changes: list[Change]) -> Change:
     """The mean of a quantity over rows; the rows of a set share their rounds and their images."""
     values = np.array([change.value for change in changes], dtype=float)
     ratio = name in RATIOS
@@ -190,21 +246,26 @@ def _mean(name: str, pairs: list[tuple[Row, Row]], changes: list[Change]) -> Cha
     return Change(value, (low, high), enough and not low <= int(ratio) <= high, enough)
 
 
-def _mean_draws(name: str, pairs: list[tuple[Row, Row]]) -> np.ndarray | None:
+def _mean_draws(name: str, pairs: list[_Pair]) -> np.ndarray | None:
     """Draws of the mean; None where there are none."""
-    if name == "latency":
-        logs = [
-            np.log(_ratio_draws(a.latency, b.latency)) for a, b in pairs if a.latency and b.latency
-        ]
-        return np.asarray(np.exp(np.mean(logs, axis=0)))
+    if name in TIMES:
+        found = [_time_draws(name, *pair.timed) for pair in pairs if pair.timed]
+        known = [np.log(drawn) for drawn in found if drawn is not None]
+        return np.asarray(np.exp(np.mean(known, axis=0))) if len(known) == len(found) else None
     if name not in DIFFERENCES:
         return None
     kind = DIFFERENCES[name]
-    records = [(getattr(a, kind), getattr(b, kind)) for a, b in pairs]
+    records = [(getattr(pair.before, kind), getattr(pair.after, kind)) for pair in pairs]
     if len({(len(r.draws), r.drawn_from) for pair in records for r in pair}) > 1:
         return None
     drawn = [100 * np.subtract(b.draws, a.draws) for a, b in records]
     return np.mean(drawn, axis=0) if drawn[0].size else None
+
+
+def _time_draws(name: str, before: Timed, after: Timed) -> np.ndarray | None:
+    if name == "latency":
+        return latency_draws(before.record, after.record)
+    return ratio_draws(before, after)
 
 
 # --- whether they compare ----------------------------------------------------------------------
@@ -233,7 +294,9 @@ _WORK = {
     "masks": ("variant", "dataset", "images", "drawn_from"),
     "recall": ("variant", "dataset", "images", "drawn_from"),
 }
-_PLACE = {"latency": ("device_name", "engine")}
+_PLACE = {"latency": ("device_name", "engine", "tf32")}
+# What older records do not say is not another condition.
+_UNSAID = {"drawn_from": "", "tf32": None}
 
 
 def unlike(first: Results, second: Results) -> tuple[Unlike, ...]:
@@ -242,10 +305,18 @@ def unlike(first: Results, second: Results) -> tuple[Unlike, ...]:
     found = []
     for before in first.rows:
         after = ours.get(before.name)
-        for kind in _WORK if after else ():
+        if after is None:
+            continue
+        for kind in _WORK:
             records = getattr(before, kind), getattr(after, kind)
             if None not in records:
                 found += _differing(before.name, kind, *records)
+        for under, (one, other) in matched_timings(before, after).items():
+            if other is not None:
+                found += _differing(f"{before.name}{MORE}{written(under)}", "latency", one, other)
+        if before.latency and after.latency and first.machine != second.machine:
+            what = "latency's machine"
+            found.append(Unlike(what, before.name, first.machine, second.machine, False))
     return tuple(sorted(found, key=lambda item: not item.work))
 
 
@@ -254,8 +325,7 @@ def _differing(row: str, kind: str, before: object, after: object) -> list[Unlik
     for work, names in ((True, _WORK[kind]), (False, _PLACE.get(kind, ()))):
         for name in names:
             one, other = getattr(before, name), getattr(after, name)
-            # an older record does not say where its draws are from
-            if one != other and not (name == "drawn_from" and "" in (one, other)):
+            if one != other and not (name in _UNSAID and _UNSAID[name] in (one, other)):
                 what = f"{kind}'s {name.replace('_', ' ')}"
                 found.append(Unlike(what, row, _text(one), _text(other), work))
     return found

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from sepcbench.errors import UsageError, unknown
 from sepcbench.records import Environment
-from sepcbench.report.compare import QUANTITIES, RATIOS, Change, Compared, Unlike
+from sepcbench.report.changes import Change
+from sepcbench.report.compare import QUANTITIES, RATIOS, TIMES, Compared, Unlike
 from sepcbench.report.table import Table
 
 HEADERS = {
     "latency": "latency, times",
+    "latency_ratio": "ratio to the first row, times",
     "macs": "MACs, times",
     "params": "params, times",
     "ap": "AP, points more",
@@ -68,6 +70,7 @@ def broken(compared: Compared, limit: Limit) -> list[Broken]:
         UsageError: no row has the quantity, so that the limit would guard nothing.
     """
     changes = [(row.row, dict(row.changes).get(limit.quantity)) for row in compared.rows]
+    changes += [(one.name, dict(one.changes).get(limit.quantity)) for one in compared.timings]
     known = [(row, change) for row, change in changes if change is not None]
     if not known:
         raise UsageError(f"--fail-if '{limit.text}': no row of both sets has this quantity")
@@ -115,6 +118,32 @@ def compare_table(
     )
 
 
+def timing_table(compared: Compared) -> Table | None:
+    """Latencies under the further conditions that both sets have; None where there are none."""
+    found = compared.timings
+    if not found:
+        return None
+    names = [name for name in TIMES if any(name in dict(one.changes) for one in found)]
+    rows = tuple(
+        (
+            one.label,
+            one.engine,
+            one.dtype,
+            str(one.batch),
+            *(_cell(name, dict(one.changes).get(name)) for name in names),
+        )
+        for one in found
+    )
+    headers = ("row", "engine", "dtype", "batch", *(HEADERS[name] for name in names))
+    failed = [
+        f"Failed: {one.name}: {change.failed}"
+        for one in found
+        for _, change in one.changes
+        if change.failed
+    ]
+    return Table("The same engine, dtype and batch in both", headers, rows, tuple(failed))
+
+
 def _cell(quantity: str, change: Change | None) -> str:
     if change is None:
         return ""
@@ -140,6 +169,11 @@ def _explained(names: Sequence[str], compared: Compared) -> list[str]:
         lines.append(
             "Latency intervals are over the rounds of each run; what changed between two runs on "
             "one machine (clocks, temperature, other load) is not in them."
+        )
+    if "latency_ratio" in names:
+        lines.append(
+            "Ratio to the first row: how many times slower a row is than its own set's first row, "
+            "second over first; of two machines, this is what compares."
         )
     if any(name in names for name in ("ap", "mask_ap", "ar1000")):
         lines.append("Intervals of scores are over the same draws of images for both.")

@@ -22,7 +22,7 @@ def parts_plot(results: Results, title: str) -> Sheet | None:
     on_gpu = all(record.device.startswith("cuda") for _, record in rows)
     first = rows[0][1].split
     scale = 1e3 if on_gpu or first is None else 1 / first.whole_s
-    names = part_names(rows)
+    names = part_names(record.split for _, record in rows if record.split)
     axis = row_axis([row for row, _ in rows])
     made = sheet(title, 0.5 + axis.height, legend=len(names) + 1)
     axes = made.axes[0, 0]

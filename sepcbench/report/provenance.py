@@ -14,8 +14,10 @@ from sepcbench.report.columns import (
     published_cells,
     used_columns,
 )
+from sepcbench.report.further import MORE, first, further, split_kind, under
 from sepcbench.report.table import Table
 from sepcbench.units import format_shape
+from sepcbench.variants import VARIANTS
 
 Facts = tuple[tuple[str, str], ...]
 
@@ -59,7 +61,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Provenance:
-    """All there is to say about one cell; `failure` is the reason where the measure failed."""
+    """All there is to say about one cell; `failure` is the reason where the measure failed.
+
+    `further` are cells of the same column under other conditions or of other seeds.
+    """
 
     row: str
     label: str
@@ -69,27 +74,44 @@ class Provenance:
     published: Facts
     source: Source | None
     failure: str = ""
+    further: tuple[str, ...] = ()
 
 
 def find_cell(results: Results, cell: str) -> tuple[Row, str]:
     """Find a cell named ROW.COLUMN, such as "sepc.latency_ratio".
 
+    "sepc.latency@folded-fp32-1" is under further conditions, "sepc.ap@2" of a further seed.
+
     Returns:
-        The row, and the key of the column in `COLUMNS`.
+        The row, and the key of the column in `COLUMNS`, with what is after the sign.
 
     Raises:
-        UsageError: there is no such row, or no such column in this suite's table.
+        UsageError: there is no such row, no such column in this suite's table, or no such further
+            record; the line says what there is.
     """
     row_name, dot, column = cell.rpartition(".")
-    if not dot or not row_name or not column:
+    if not dot or not row_name or not column or column[0] == MORE or column[-1] == MORE:
         raise UsageError(f"cell '{cell}' is not ROW.COLUMN; write it like {_example(results)}")
     rows = {row.name: row for row in results.rows}
     if row_name not in rows:
         raise unknown(f"row of suite '{results.suite}'", row_name, rows)
+    row, (name, more) = rows[row_name], split_kind(column)
+    # a CPU's latencies have no column of their own; what there is of them are ratios
+    on_cpu = name == "latency" and more and not _on_gpu(row)
+    name = "latency_ratio" if on_cpu else name
     used = used_columns(results)
-    if column not in used:
-        raise unknown(f"column of suite '{results.suite}'", column, used, _columns_hint(used))
-    return rows[row_name], column
+    if name not in used and not (more and name in COLUMNS and further(row, COLUMNS[name].measure)):
+        raise unknown(f"column of suite '{results.suite}'", name, used, _columns_hint(used))
+    kind = COLUMNS[name].measure
+    if not more or more == first(row, kind):
+        return row, name
+    under(row, kind, more)
+    return row, f"{name}{MORE}{more}"
+
+
+def _on_gpu(row: Row) -> bool:
+    timed = [one for one in (row.latency, *row.timings) if one is not None]
+    return any(one.device.startswith("cuda") for one in timed)
 
 
 def _example(results: Results) -> str:
@@ -102,18 +124,22 @@ def _columns_hint(used: list[str]) -> str:
 
 
 def provenance(results: Results, row: Row, name: str) -> Provenance:
-    """Collect what is known about the cell of a row in column `name`."""
-    column = COLUMNS[name]
-    reasons = [item.reason for item in row.failures if item.measure == column.measure]
+    """Collect what is known about the cell of a row in column `name`, which `find_cell` gave."""
+    plain, more = split_kind(name)
+    column = COLUMNS[plain]
+    told = under(row, column.measure, more) if more else row
+    reasons = [item.reason for item in told.failures if item.measure == column.measure]
     return Provenance(
         row=row.name,
         label=row.label,
         column=name,
         header=column.header,
-        measured=measured_cell(column, row),
-        published=published_facts(results, column, row),
-        source=source(results, row, column.measure),
+        measured=measured_cell(column, told),
+        # what papers print is not of further conditions or seeds
+        published=() if more else published_facts(results, column, row),
+        source=source(results, told, f"{column.measure}{MORE}{more}" if more else column.measure),
         failure=reasons[0] if reasons else "",
+        further=tuple(f"{plain}{MORE}{o}" for o in further(row, column.measure) if o != more),
     )
 
 
@@ -139,10 +165,14 @@ def published_facts(results: Results, column: Column, row: Row) -> Facts:
 
 
 def source(results: Results, row: Row, kind: str) -> Source | None:
-    """The record of one kind of a row; None for a row that has published values only."""
+    """The record of one kind of a row; None for a row that has published values only.
+
+    Of a further record, such as "latency@folded-fp32-1", the row is `further.under` it.
+    """
     if not row.variant:
         return None
-    record = getattr(row, kind, None)
+    plain, _ = split_kind(kind)
+    record = getattr(row, plain, None)
     origin = next((o for o in results.origins if (o.row, o.kind) == (row.name, kind)), None)
     if record is None and origin is None:
         return Source(kind, "", command(results, row, kind, None), "", "", (), ())
@@ -154,7 +184,7 @@ def source(results: Results, row: Row, kind: str) -> Source | None:
         command=command(results, row, kind, origin),
         created=origin.created if origin else results.created,
         commit=(environment.git_commit or "") if environment else "",
-        conditions=facts_of(record) + _training_facts(row, kind),
+        conditions=facts_of(record) + _training_facts(row, plain),
         environment=_environment_facts(environment) if environment else (),
         samples_ms=tuple(float(f"{1e3 * s:.4g}") for one_round in samples for s in one_round),
     )
@@ -173,8 +203,9 @@ def _training_facts(row: Row, kind: str) -> Facts:
 def command(results: Results, row: Row, kind: str, origin: Origin | None) -> str:
     """The command that measures a record, beside the old one where there is one.
 
-    A scored checkpoint and its data are the user's own: they stand as FILE and DIR.
+    A scored checkpoint, its data and its proposals are the user's own: they stand as FILE and DIR.
     """
+    kind, more = split_kind(kind)
     again = origin is not None or getattr(row, kind) is not None
     measure = kind if kind in ("cost", "latency") else "accuracy"
     words = ["sepcbench run", results.run_as or results.suite]
@@ -185,17 +216,29 @@ def command(results: Results, row: Row, kind: str, origin: Origin | None) -> str
     elif measure == "accuracy" and origin and origin.environment.gpu:
         words.append("--device cuda")
     if measure == "accuracy":
-        trained = row.training is not None or results.generated_data
-        own = f"--data DIR --checkpoint {row.name}=FILE"
-        words += [own] if not trained else [AGAIN_WORK] if again else []
+        words += [f"--seeds {int(more) + 1}"] if more.isdigit() else []
+        words += _data_words(results, row, again)
     return " ".join([*words, AGAIN] if again else words)
+
+
+def _data_words(results: Results, row: Row, again: bool) -> list[str]:
+    """What a score is of: the user's own set and checkpoint, or a training there or here."""
+    work = [AGAIN_WORK] if again else []
+    if results.generated_data:
+        return work
+    if row.training is not None:
+        return ["--train --data DIR", *work]
+    needs = VARIANTS[row.variant].head.needs if row.variant in VARIANTS else ()
+    proposals = ["--proposals FILE"] if "proposals" in needs else []
+    return [f"--data DIR --checkpoint {row.name}=FILE", *proposals]
 
 
 def _rows_of(results: Results, row: Row, measure: str) -> list[str]:
     """The rows that a command must name; none where all of the suite are meant."""
     if measure != "latency" or row.latency is None:
         return [row.name]
-    together = {row.name, *row.latency.interleaved_with}
+    others = (split_kind(name)[0] for name in row.latency.interleaved_with)
+    together = {row.name, *others}
     here = [one.name for one in results.rows if one.variant]
     return [] if together >= set(here) else [name for name in here if name in together]
 
@@ -273,6 +316,8 @@ def provenance_tables(found: Provenance, folder: str = "") -> list[Table]:
         head += [("record", file), ("created", found.source.created)]
     if found.source:
         head.append(("measure again" if found.source.file else "measure", found.source.command))
+    if found.further:
+        head.append(("see also", ", ".join(f"{found.row}.{one}" for one in found.further)))
     title = f"{found.row}.{found.column}: {found.label}, {found.header}"
     sections: list[tuple[str, Facts]] = [(title, tuple(head)), ("published", found.published)]
     if found.source:

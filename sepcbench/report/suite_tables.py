@@ -55,7 +55,7 @@ def row_table(results: Results) -> Table:
     notes = [*conditions(results)]
     if any(cell in (BLANK, NOT_AT_HAND) for row in rows for cell in row):
         notes.append(BLANK_NOTE)
-    notes += _sources(results.rows) + _failures(results.rows)
+    notes += [*results.notes, *_sources(results.rows), *_failures(results.rows)]
     return Table(f"{results.title} ({results.machine})", tuple(headers), rows, tuple(notes))
 
 

@@ -1,4 +1,4 @@
-"""Tables for a terminal, by rich: a grid where it fits, else one block per row."""
+"""Tables for a terminal, by rich: a grid where it fits, else several, or one block per row."""
 
 from __future__ import annotations
 
@@ -17,17 +17,26 @@ from sepcbench.report.table import Table
 REDIRECTED_WIDTH = 200
 # Columns with longer cells hold text, which reads from the left and may be folded.
 _SENTENCE = 40
-_GAP = 2
+_GAP = 3
 
 
 def print_table(table: Table, stream: TextIO | None = None) -> None:
-    """Print one table with its title above and its notes below; numbers are never folded."""
+    """Print one table with its title above and its notes below; numbers are never folded.
+
+    Where it goes to a file, lines are as long as they are: no word is folded either.
+    """
     out = stream or sys.stdout
-    width = None if out.isatty() else _redirected_width()
-    console = Console(file=out, width=width, highlight=False)
+    to_file = not out.isatty()
+    width = _redirected_width() if to_file else None
+    console = Console(file=out, width=width, highlight=False, soft_wrap=to_file)
     console.print(escape(table.title), style="bold")
     if _narrowest(table) <= console.width:
-        console.print(_grid(table, console.width))
+        console.print(_grid(table, console.width), soft_wrap=False)
+    elif parts := _strips(table, console.width):
+        for part in parts:
+            console.print(_grid(part, console.width), soft_wrap=False)
+    elif to_file:
+        _print_lines(table, console)
     else:
         _print_blocks(table, console)
     for note in table.notes:
@@ -59,21 +68,52 @@ def _narrowest(table: Table) -> int:
     return sum(_least(table, i) + _GAP for i in range(len(table.headers)))
 
 
-def _widest(table: Table) -> int:
-    """The width at which nothing wraps."""
-    columns = zip(table.headers, *table.rows)
-    return sum(max(map(len, cells)) + _GAP for cells in columns)
+def _strips(table: Table, width: int) -> list[Table]:
+    """The columns in as few tables as fit, each with the keys; none where that cannot be."""
+    needs = [_least(table, i) + _GAP for i in range(len(table.headers))]
+    keys = list(range(table.keys))
+    room = width - sum(needs[i] for i in keys)
+    if not keys or max(needs[table.keys :], default=0) > room:
+        return []
+    strips: list[list[int]] = []
+    left = 0
+    for i in range(table.keys, len(needs)):
+        if needs[i] > left:
+            strips.append([])
+            left = room
+        strips[-1].append(i)
+        left -= needs[i]
+    return [_columns(table, keys + strip) for strip in strips]
+
+
+def _columns(table: Table, chosen: list[int]) -> Table:
+    headers = tuple(table.headers[i] for i in chosen)
+    return Table("", headers, tuple(tuple(row[i] for i in chosen) for row in table.rows))
+
+
+def _longest(table: Table, column: int) -> int:
+    """The width at which a column does not wrap."""
+    return max(map(len, [table.headers[column], *(row[column] for row in table.rows)]))
+
+
+def _widths(table: Table, width: int) -> list[int]:
+    """A width per column: what it needs, and of what is left as much as its text has use for."""
+    columns = range(len(table.headers))
+    widths = [_least(table, i) for i in columns]
+    spare = width - sum(widths) - _GAP * len(widths)
+    for i in sorted(columns, key=lambda i: not _is_text(table, i)):
+        more = min(max(spare, 0), _longest(table, i) - widths[i])
+        widths[i] += more
+        spare -= more
+    return widths
 
 
 def _grid(table: Table, width: int) -> RichTable:
-    """The table; where it is tight, columns of numbers get just what their numbers need."""
+    """The table; where it is tight, no word and no number is broken."""
     view = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    tight = _widest(table) > width
-    for i, header in enumerate(table.headers):
-        text = _is_text(table, i)
-        fixed = _least(table, i) if tight and not text else None
-        justify: Literal["left", "right"] = "left" if text else "right"
-        view.add_column(escape(header), justify=justify, overflow="fold", width=fixed)
+    for i, (header, given) in enumerate(zip(table.headers, _widths(table, width))):
+        justify: Literal["left", "right"] = "left" if _is_text(table, i) else "right"
+        view.add_column(escape(header), justify=justify, overflow="fold", width=given)
     for row in table.rows:
         view.add_row(*(escape(cell) for cell in row))
     return view
@@ -90,4 +130,15 @@ def _print_blocks(table: Table, console: Console) -> None:
             if cell:
                 view.add_row(f"  {escape(header)}", escape(cell))
         console.print(view)
+    console.print()
+
+
+def _print_lines(table: Table, console: Console) -> None:
+    """The same for a file: one line per cell, however long."""
+    widest = max(map(len, table.headers[1:]), default=0)
+    for row in table.rows:
+        console.print(f"\n{escape(row[0])}", style="bold")
+        for header, cell in zip(table.headers[1:], row[1:]):
+            if cell:
+                console.print(f"  {escape(header):<{widest}}  {escape(cell)}")
     console.print()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from sepcbench.records import Failure, Latency, Ratio, Results, Row
+from sepcbench.records import Failure, Latency, Ratio, Results, Row, Split
 from sepcbench.report.columns import BLANK, FAILED
 from sepcbench.report.table import Table
 from sepcbench.units import milliseconds
@@ -142,6 +142,9 @@ def _notes(found: list[Timing]) -> list[str]:
         )
     if any(one.record.tf32 is not None and one.record.dtype == "tf32" for one in found):
         notes.append("tf32: float32 with TF32 for convs and matmuls; fp32: without for both.")
+    for one in found:
+        words = ", ".join(_conditions(one.record))
+        notes += [f"{one.row.label} ({words}): {note}." for note in one.record.notes]
     flagged = sorted({one.row.label for one in found if one.record.flagged_rounds})
     if flagged:
         notes.append(f"Low clocks in some rounds, kept and flagged: {', '.join(flagged)}.")
@@ -162,12 +165,12 @@ def split_rows(results: Results) -> list[tuple[Row, Latency]]:
     return found
 
 
-def part_names(rows: list[tuple[Row, Latency]]) -> list[str]:
+def part_names(splits: Iterable[Split]) -> list[str]:
     """The names of all parts, in the order they run."""
     names: list[str] = []
-    for _, record in rows:
+    for split in splits:
         at = 0
-        for part in record.split.parts if record.split else ():
+        for part in split.parts:
             if part.name in names:
                 at = names.index(part.name) + 1
             else:
@@ -181,7 +184,7 @@ def parts_table(results: Results) -> Table | None:
     rows = split_rows(results)
     if not rows:
         return None
-    names = part_names(rows)
+    names = part_names(record.split for _, record in rows if record.split)
     headers = ("row", *(f"{name}, % of the whole" for name in names), "sum, % of the whole")
     cells = []
     for row, record in rows:

@@ -109,3 +109,22 @@ def test_a_suite_and_its_flat_records(tmp_path: Path) -> None:
 def test_bad_calls_have_their_line(call, line: str) -> None:
     with pytest.raises(UsageError, match=line):
         call()
+
+
+def test_latency_takes_lists_of_conditions():
+    short = {"rounds": 1, "samples_per_round": 1, "warmup_iterations": 1, "warmup_seconds": 0}
+    found = sepcbench.latency(
+        TINY,
+        ["64x64", (64, 96)],
+        engine=["eager", "folded"],
+        batch=[1, 2],
+        settle_spread=0,
+        **short,
+    )
+    assert len(found) == 8
+    last = found[f"{TINY}@folded-fp32-2-64x96"]
+    assert (last.shape, last.eager_ratio.to) == ((64, 96), f"{TINY}@eager-fp32-2-64x96")
+    paper = sepcbench.latency(TINY, "64x64", preset="paper", batch=1, warmup_iterations=1, rounds=1)
+    assert (paper[TINY].scope, paper[TINY].protocol) == ("pipeline", "paper")
+    with pytest.raises(UsageError, match="did you mean 'paper'"):
+        sepcbench.latency(TINY, preset="papers")

@@ -34,3 +34,59 @@ def test_a_narrow_terminal_gets_a_block_per_row_without_empty_cells(monkeypatch)
     assert printed(monkeypatch, 40).count("params, M") == 2
     assert printed(monkeypatch, 40).count("failed measure") == 1
     assert printed(monkeypatch, 200).count("params, M") == 1
+
+
+WORDS = Table(
+    "A title that is longer than a narrow window",
+    ("row", "total, GMAC (lower is better)", "what"),
+    (("FPN + 2 convs", "0.0533 [0.05, 0.06]", "retinanet_tiny_pconv_gn forward eager"),),
+    ("A note with a/path/that/is/longer/than/a/narrow/window/is/wide.",),
+)
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 70, 200])
+def test_no_word_is_folded_where_the_output_is_a_file(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = io.StringIO()
+    print_table(WORDS, out)
+    for word in ("retinanet_tiny_pconv_gn", "0.0533 [0.05, 0.06]", WORDS.title, *WORDS.notes):
+        assert word in out.getvalue()
+
+
+KEYED = Table(
+    "A title",
+    (
+        "variant",
+        "engine",
+        "median, ms (lower is better)",
+        "p10-p90, ms",
+        "times the first",
+        "rounds",
+    ),
+    (
+        (
+            "retinanet_r50_sepc_lite",
+            "fused_graphed",
+            "1.421",
+            "1.3-1.7",
+            "1.070 [1.050, 1.090]",
+            "9",
+        ),
+        ("retinanet_r50_sepc", "eager", "12.5", "12.1-14.0", "", "8"),
+    ),
+    keys=2,
+)
+
+
+@pytest.mark.parametrize(("columns", "grids"), [(200, 1), (100, 1), (80, 2), (66, 3), (62, 0)])
+def test_a_table_with_keys_is_cut_between_columns(monkeypatch, columns, grids):
+    """As many grids as it takes, each with the keys; blocks where a column does not fit beside."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = io.StringIO()
+    print_table(KEYED, out)
+    text = out.getvalue()
+    for cell in ("1.421", "1.3-1.7", "1.070 [1.050, 1.090]", "12.1-14.0"):
+        assert text.count(cell) == 1
+    assert text.count("retinanet_r50_sepc_lite") == max(grids, 1)
+    assert text.count("\u2500\u2500\u2500\n") + text.count("\u2500\u2500\u2500 \n") == grids
+    assert max(map(len, text.splitlines())) <= columns

@@ -18,7 +18,7 @@ from sepcbench.specs import (
     TimmSpec,
     TowerSpec,
 )
-from sepcbench.variants import DETECTORS, VARIANTS, _parse, spec_types, variant, variant_twin
+from sepcbench.variants import DETECTORS, VARIANTS, parts_of, spec_types, variant, variant_twin
 
 NECKS = ("fpn", "pafpn", "pconv", "pconv_ibn", "sepc_lite", "sepc")
 NORMS = ("pconv_single", "pconv_independent", "pconv_gn")
@@ -70,7 +70,7 @@ def test_every_combination_has_one_reading():
     ]
     assert len({"_".join(parts) for parts in combined}) == len(combined)
     for parts in combined:
-        assert _parse("_".join(parts)) == parts
+        assert parts_of("_".join(parts)) == parts
 
 
 def test_a_c4_baseline_has_no_c5_and_needs_a_resnet():
@@ -260,6 +260,42 @@ def test_bad_names_and_values_are_one_line(name, sets, words):
         variant(name, sets)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("retinanet_r50_sepcc", "neck of retinanet 'sepcc', the nearest is 'sepc'; did you mean"),
+        ("retinanet_r51_fpn", "unknown backbone 'r51', the nearest is 'r50'; did you mean"),
+        ("retinanettt_r50_fpn", "detector 'retinanettt', the nearest is 'retinanet'; did you mean"),
+        ("faster_rcn_x101_64x4_nas_fpn", "unknown detector 'faster_rcn', the nearest is 'faster_"),
+        ("faster_rcnn_x101_64x4_fpn", "backbone 'x101_64x4', the nearest is 'x101_64x4d'; did you"),
+        ("fcos_r50_c4", "unknown neck of fcos 'c4', known: fpn, pafpn, bfp"),
+        ("RetinaNet_r50_fpn", "the nearest is 'retinanet'; did you mean 'retinanet_r50_fpn'?"),
+        ("fcos_timm:convnext_tiny_fnp", "did you mean 'fcos_timm:convnext_tiny_fpn'?"),
+        ("retinanet_r51_sepcc", "'r51', the nearest is 'r50', unknown neck of retinanet 'sepcc'"),
+        ("retinanet_xyz_fpn", "unknown backbone 'xyz', known: r18, r34"),
+        ("torchvision_retinanet_r51", "did you mean 'torchvision_retinanet_r50'?"),
+        ("rpn_r50", "unknown variant 'rpn_r50'; did you mean 'rpn_r50_"),
+        ("some_other_thing", "unknown variant 'some_other_thing' (see"),
+        ("", "unknown variant ''"),
+        ("___", "unknown variant '___'"),
+    ],
+)
+def test_an_unknown_name_says_which_part_is_unknown(name, words):
+    with pytest.raises(UsageError) as caught:
+        variant(name)
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(f"unknown variant '{name}'")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_meant_by_an_unknown_name_is_a_variant():
+    for name in VARIANTS:
+        with pytest.raises(UsageError) as caught:
+            variant(f"{name}x")
+        meant = str(caught.value).partition("did you mean '")[2].partition("'")[0]
+        assert meant in VARIANTS, caught.value
 
 
 def test_spec_types_are_the_tables():

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from unit.make import accuracy, cost, latency, results
 
+from sepcbench import stats
 from sepcbench.errors import UsageError
-from sepcbench.records import Failure, Recall, Row
+from sepcbench.records import Failure, Ratio, Recall, Row
 from sepcbench.report.compare import compare, unlike
-from sepcbench.report.compare_table import broken, compare_table, environment_changes, read_limit
+from sepcbench.report.compare_table import (
+    broken,
+    compare_table,
+    environment_changes,
+    read_limit,
+    timing_table,
+)
 
 ROUNDS = 30
 
@@ -129,6 +136,158 @@ def test_rows_of_one_set_alone_are_named_and_published_ones_left_out():
     notes = compare_table(found, ()).notes
     assert "Only in the first set: b." in notes
     assert "Only in the second set: c." in notes
+
+
+# --- two machines ------------------------------------------------------------------------------
+
+
+def record_of(samples, ratio_to=None, **more):
+    made = dataclasses.replace(timed(**more), samples_s=tuple(map(tuple, samples.tolist())))
+    if ratio_to is None:
+        return made
+    found = stats.compare(samples.tolist(), ratio_to.tolist())
+    ratio = Ratio("a", found.median, found.ci95, found.p20, found.p20_ci95, found.resolved)
+    return dataclasses.replace(made, ratio=ratio)
+
+
+def machine(speed, slower, seed=0, mood=0.2, noise=0.01, name="m", **more):
+    """Row b takes `slower` times as long as a; the mood of a round is both's, noise each's own."""
+    rng = np.random.default_rng(seed)
+    shared = speed * (1 + mood * rng.random((ROUNDS, 1)))
+    a, b = (shared * f * (1 + noise * rng.standard_normal((ROUNDS, 3))) for f in (1, slower))
+    first = record_of(a, device_name=name, **more)
+    rows = one("a", latency=first), one("b", latency=record_of(b, a, device_name=name, **more))
+    return suite(*rows, machine=name)
+
+
+def relative(first, second):
+    return dict(compare(first, second).rows[1].changes).get("latency_ratio")
+
+
+def test_of_two_machines_the_ratios_to_their_first_rows_compare():
+    slow, fast = machine(1.0, 1.1, 0), machine(0.05, 1.21, 1, name="n")
+    found = compare(slow, fast)
+    assert "latency_ratio" not in dict(found.rows[0].changes)  # it is what ratios are to
+    change = dict(found.rows[1].changes)["latency_ratio"]
+    assert change.value == pytest.approx(1.1, rel=0.01)
+    assert change.ci95[0] < 1.1 < change.ci95[1]
+    assert change.resolved
+    absolute = dict(found.rows[1].changes)["latency"]
+    assert absolute.value == pytest.approx(0.055, rel=0.1)
+    # the moods of rounds are in the times and not in the ratios
+    widths = [(c.ci95[1] - c.ci95[0]) / c.value for c in (change, absolute)]
+    assert widths[0] < widths[1] / 3
+    assert [b.resolved for b in broken(found, read_limit("latency_ratio>1.03"))] == [True]
+
+
+def test_the_same_ratio_on_two_machines_is_not_resolved():
+    change = relative(machine(1.0, 1.1, 2), machine(0.05, 1.1, 3))
+    assert not change.resolved
+    assert change.ci95[0] < 1 < change.ci95[1]
+
+
+def test_the_interval_holds_the_true_ratio_of_ratios_in_about_95_of_100_pairs():
+    held = 0
+    for i in range(100):
+        low, high = relative(machine(1, 1.1, i), machine(0.1, 1.133, 1000 + i)).ci95
+        held += low < 1.03 < high
+    assert held >= 88  # 3 standard deviations below 95
+
+
+def test_a_ratio_whose_first_row_was_measured_again_has_no_interval():
+    """Its rounds are other ones than those that the ratio is of."""
+    first, second = machine(1.0, 1.1, 0), machine(1.0, 1.2, 1)
+    again = dataclasses.replace(second, rows=(machine(1.0, 1.2, 5).rows[0], second.rows[1]))
+    change = relative(first, again)
+    assert change.value == pytest.approx(1.2 / 1.1, rel=0.01)
+    assert (change.ci95, change.resolved, change.enough) == (None, False, False)
+    mean = dict(compare(first, second).mean)
+    assert "latency" in mean
+    assert "latency_ratio" not in mean  # of one row
+
+
+def test_ratios_to_other_rows_do_not_compare():
+    first, second = machine(1.0, 1.1, 0), machine(1.0, 1.2, 1)
+    record = second.rows[1].latency
+    to_other = dataclasses.replace(record, ratio=dataclasses.replace(record.ratio, to="c"))
+    rows = (second.rows[0], dataclasses.replace(second.rows[1], latency=to_other))
+    assert relative(first, dataclasses.replace(second, rows=rows)) is None
+
+
+def test_other_machines_and_tf32_are_flagged():
+    first, second = machine(1.0, 1.1, tf32=False), machine(1.0, 1.1, name="n", tf32=True)
+    found = unlike(first, second)
+    assert {item.what for item in found if item.row == "b"} == {
+        "latency's machine",
+        "latency's device name",
+        "latency's tf32",
+    }
+    assert not any(item.work for item in found)
+    notes = compare_table(compare(first, second), found).notes
+    assert "Unlike: latency's machine is n, not m, of row a, b." in notes
+    assert any("of two machines, this is what compares" in note for note in notes)
+    assert unlike(machine(1.0, 1.1), machine(1.0, 1.1, tf32=True)) == ()  # an older record
+
+
+# --- further engines, dtypes and batches --------------------------------------------------------
+
+
+def with_timings(of, *records, failures=()):
+    row = dataclasses.replace(of.rows[1], timings=records, failures=failures)
+    return dataclasses.replace(of, rows=(of.rows[0], row))
+
+
+def folded(of, factor, **more):
+    """Row b folded, in the same rounds: `factor` times its own time."""
+    samples = factor * np.array(of.rows[1].latency.samples_s)
+    ratio_to = np.array(of.rows[0].latency.samples_s)
+    return record_of(samples, ratio_to, engine="folded", device_name=of.machine, **more)
+
+
+def test_timings_are_matched_by_engine_dtype_and_batch():
+    first, second = machine(1.0, 1.1, 0), machine(0.5, 1.1, 1)
+    first = with_timings(first, folded(first, 0.8), folded(first, 0.7, dtype="bf16"))
+    second = with_timings(second, folded(second, 0.4, batch=8), folded(second, 0.6))
+    found = compare(first, second)
+    (change,) = found.timings
+    assert (change.name, change.label) == ("b@folded-fp32-1", "Row b")
+    times = dict(change.changes)
+    assert times["latency"].value == pytest.approx(0.5 * 0.6 / 0.8, rel=0.1)
+    assert times["latency_ratio"].value == pytest.approx(0.6 / 0.8, rel=0.01)
+    assert times["latency_ratio"].resolved
+    (cells,) = timing_table(found).rows
+    assert cells[:4] == ("Row b", "folded", "fp32", "1")
+    assert [b.row for b in broken(found, read_limit("latency_ratio<0.9"))] == ["b@folded-fp32-1"]
+    assert timing_table(compare(machine(1.0, 1.1), machine(1.0, 1.1))) is None
+
+
+def test_what_one_set_has_as_its_own_is_matched_with_what_the_other_has_further():
+    first = machine(1.0, 1.1, 0)
+    first = with_timings(first, folded(first, 0.8))
+    second = machine(1.0, 0.88, 1, engine="folded")
+    assert {item.what for item in unlike(first, second)} == {"latency's engine"}
+    (change,) = compare(first, second).timings
+    assert change.name == "b@folded-fp32-1"
+    assert dict(change.changes)["latency"].value == pytest.approx(1, rel=0.1)
+
+
+def test_a_timing_that_failed_in_the_second_set_says_why():
+    first, second = machine(1.0, 1.1, 0), machine(1.0, 1.1, 1)
+    first = with_timings(first, folded(first, 0.8))
+    failure = Failure("v", "latency@folded-fp32-1", "EngineError: out of memory")
+    found = compare(first, with_timings(second, failures=(failure,)))
+    table = timing_table(found)
+    assert "failed" in table.rows[0]
+    assert table.notes == ("Failed: b@folded-fp32-1: EngineError: out of memory",)
+    assert [b.resolved for b in broken(found, read_limit("latency>9"))] == [True]
+
+
+def test_unlike_timings_are_flagged_by_their_name():
+    first, second = machine(1.0, 1.1, 0), machine(1.0, 1.1, 1)
+    first = with_timings(first, folded(first, 0.8))
+    second = with_timings(second, folded(second, 0.8, shape=(64, 64)))
+    (item,) = unlike(first, second)
+    assert (item.row, item.what, item.work) == ("b@folded-fp32-1", "latency's shape", True)
 
 
 # --- limits ------------------------------------------------------------------------------------

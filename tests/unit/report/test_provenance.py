@@ -3,11 +3,11 @@
 import dataclasses
 
 import pytest
-from unit.make import ENVIRONMENT, accuracy, cost, latency, results
+from unit.make import ENVIRONMENT, accuracy, cost, latency, results, seeded, timed
 
 from sepcbench.cli.app import run
 from sepcbench.errors import UsageError
-from sepcbench.records import Origin, Published, Ratio, Row
+from sepcbench.records import Origin, Published, Ratio, Row, Training
 from sepcbench.report.columns import used_columns
 from sepcbench.report.provenance import (
     find_cell,
@@ -18,6 +18,8 @@ from sepcbench.report.provenance import (
 from sepcbench.results import assemble, keep_suite
 from sepcbench.store import Store, Stored
 from sepcbench.suites import load, twin
+
+TRAINING = Training("va", "coco", 9, 2, 2, 0, "sgd", 0.01, ((1, 1.0),))
 
 
 def why(of, cell):
@@ -131,6 +133,10 @@ def test_accuracy_needs_the_users_files_or_is_trained_again():
     assert "--data DIR --checkpoint a=FILE --results again" in given
     trained = command(a, "accuracy", generated_data=True)
     assert trained.endswith("--measures accuracy --work again/work --results again")
+    fixed = command(dataclasses.replace(a, variant="fast_rcnn_tiny_fpn"), "accuracy")
+    assert "--data DIR --checkpoint a=FILE --proposals FILE --results again" in fixed
+    here = dataclasses.replace(a, training=TRAINING)
+    assert "--train --data DIR --work again/work --results again" in command(here, "accuracy")
     gpu = Origin("a", "accuracy", "", dataclasses.replace(ENVIRONMENT, gpu="a card"))
     assert "--device cuda" in command(a, "accuracy", origins=(gpu,))
 
@@ -148,6 +154,81 @@ def test_every_cell_of_a_table_has_a_provenance():
             tables = provenance_tables(why(results(gpu=True), f"{row.name}.{name}"), "results/s")
             assert tables
             assert all(len(pair) == 2 for table in tables for pair in table.rows)
+
+
+# --- further conditions and seeds ---------------------------------------------------------------
+
+
+def test_a_latency_under_further_conditions():
+    origin = Origin("a", "latency@folded-fp32-1", "2026-01-02T03:04:05+00:00", ENVIRONMENT)
+    of = dataclasses.replace(timed(gpu=True), origins=(origin,))
+    found = why(of, "a.latency_ratio@folded-fp32-1")
+    assert found.measured == "0.500 [0.490, 0.510]"
+    assert found.source.file == "records/a.latency@folded-fp32-1.json"
+    assert found.source.created == origin.created
+    facts = dict(found.source.conditions)
+    assert (facts["engine"], facts["launches"]) == ("folded", "120")
+    assert found.published == ()
+    assert found.further == ("latency_ratio@folded-bf16-8",)
+    assert why(of, "a.latency@folded-bf16-8").measured == "100.000"
+    assert dict(why(of, "a.latency").source.conditions)["engine"] == "eager"
+
+
+def test_the_suites_own_conditions_are_the_plain_cell():
+    assert find_cell(timed(gpu=True), "a.latency@eager-fp32-1")[1] == "latency"
+    assert find_cell(seeded(), "a.ap@0")[1] == "ap"
+
+
+def test_on_a_cpu_a_latency_is_a_ratio():
+    assert find_cell(timed(), "a.latency@folded-fp32-1")[1] == "latency_ratio@folded-fp32-1"
+
+
+def test_a_latency_that_failed_under_further_conditions():
+    found = why(timed(), "b.latency@graphed-fp32-1")
+    assert (found.measured, found.failure) == ("failed", "EngineError: no CUDA device here")
+    assert found.source.command.endswith("--measures latency")
+
+
+def test_a_further_seed_is_trained_with_as_many():
+    of = dataclasses.replace(seeded(), generated_data=True, run_as="s --data shapes")
+    found = why(of, "b.ap@2")
+    assert found.measured == "36.0"
+    assert found.source.file == "records/b.accuracy@2.json"
+    assert found.source.command.startswith("sepcbench run s --data shapes --only b")
+    assert "--measures accuracy --seeds 3 --work again/work" in found.source.command
+    assert found.further == ("ap@1",)
+
+
+def test_rows_timed_under_further_conditions_are_named_once():
+    record = dataclasses.replace(latency("va"), interleaved_with=("a@folded-fp32-1", "b", "b@x"))
+    row = dataclasses.replace(results().rows[0], latency=record)
+    assert "--only a --only b --measures" in command(row, "latency")
+
+
+def test_a_plain_cell_names_the_further_ones():
+    head = dict(provenance_tables(why(seeded(), "a.ap"))[0].rows)
+    assert head["see also"] == "a.ap@1, a.ap@2"
+    assert "see also" not in dict(provenance_tables(why(results(), "a.ap"))[0].rows)
+
+
+@pytest.mark.parametrize(
+    ("of", "cell", "words"),
+    [
+        (timed(), "a.latency@graphed-fp32-1", "there is latency (eager-fp32-1), latency@folded-"),
+        (timed(), "a.lattency@folded-fp32-1", "did you mean 'latency"),
+        (timed(), "a.ap@1", "unknown column of suite 's' 'ap'"),
+        (seeded(), "a.ap@7", "has no accuracy@7; there is accuracy (0), accuracy@1, accuracy@2"),
+        (results(), "a.macs@1", "has no cost@1: there is only cost itself"),
+        (results(), "a.ap@1", "has no accuracy@1: there is only accuracy itself (0)"),
+        (results(), "d.ap@1", "row 'd' has no accuracy@1: there is none"),
+        (seeded(), "a.ap@", "is not ROW.COLUMN"),
+    ],
+)
+def test_what_there_is_not_under_further_conditions_is_one_line(of, cell, words):
+    with pytest.raises(UsageError) as caught:
+        find_cell(of, cell)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 SUITE = """
