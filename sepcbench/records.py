@@ -233,7 +233,8 @@ class Accuracy:
     where boxes were compared, "segm" where masks were.
 
     `bands` are AP by finer sizes, `levels` what each pyramid level found, `test_time` the options
-    beyond one pass per image ("" for none), such as "scales 400-1200, flip".
+    beyond one pass per image ("" for none), such as "scales 400-1200, flip". `refereed`:
+    pycocotools scored the same detections, and no number differs.
 
     `draws` are AP on resamples of the images, drawn with replacement, and `ap_ci95` the 95 %
     interval that they give; none for a set of few images. Of two records with the same
@@ -265,6 +266,7 @@ class Accuracy:
     bands: tuple[SizeBand, ...] = ()
     levels: tuple[LevelShare, ...] = ()
     test_time: str = ""
+    refereed: bool = False
 
 
 @dataclass(frozen=True)
@@ -289,6 +291,7 @@ class Recall:
     ap_ci95: tuple[float, float] | None = None
     draws: tuple[float, ...] = ()
     drawn_from: str = ""
+    refereed: bool = False
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Closer:
             own = tensor_bytes(ready.detector, ready.inputs)
             count = tried("launches", lambda: launches(ready.call, self.device)) or (None, None)
             return Extras(
-                detections=self._detections(ready),
+                detections=tried("detections", lambda: self._detections(ready)),
                 candidates=tried("candidates", lambda: self._candidates(ready)),
                 engine_error=ready.error,
                 split=parts,

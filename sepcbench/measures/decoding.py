@@ -16,9 +16,8 @@ from sepcbench.heads.batched_decode import BatchedDecoder, Padded, to_detections
 from sepcbench.heads.outputs import Detections
 from sepcbench.measures.cases import Case
 from sepcbench.measures.scopes import Frame, Framed
-from sepcbench.measures.timers import Call
 
-Run = Callable[[nn.Module, tuple[Any, ...]], Call]
+Run = Callable[[nn.Module, tuple[Any, ...]], Callable[[], Any]]
 
 # IoUs nearest to the threshold may fall on either side of it, and every one may change a few boxes.
 _FEWER, _SCORE = 0.02, 1e-3

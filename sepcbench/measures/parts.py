@@ -111,7 +111,10 @@ def split(
         around: entered while a part runs; see `sample`.
 
     Returns:
-        None where there are fewer than two parts, or one of them failed.
+        None where there are fewer than two parts.
+
+    Raises:
+        RuntimeError: one of them failed; which, and why.
     """
     if len(calls) < 2:
         return None
@@ -123,8 +126,9 @@ def split(
         warmup_seconds=min(protocol.warmup_seconds, _WARM_UP_S),
     ).changed(max_seconds=min(protocol.max_seconds, _SECONDS))
     found = sample({WHOLE: whole, **calls}, timer, short, around=around)
-    if any(row.failure is not None for row in found.values()):
-        return None
+    for name, row in found.items():
+        if row.failure is not None:
+            raise RuntimeError(f"{name}: {row.failure}")
     summaries = {name: summarise(row.seconds, protocol.seed) for name, row in found.items()}
     times = tuple(PartTime(name, summaries[name].median, summaries[name].ci95) for name in calls)
     return Split(times, summaries[WHOLE].median, sum(part.median_s for part in times))

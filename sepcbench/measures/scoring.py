@@ -140,6 +140,7 @@ def score(
         bands=_bands(data, lined_up) if finer else (),
         levels=level_shares(lined_up, detections),
         test_time=test_time,
+        refereed=referee,
         **numbers,
         **_draws(matched, "ap", numbers["ap"], resamples),
     )
@@ -182,6 +183,7 @@ def recall(
         ar1000_small=_fraction(average(found, SMALL, 1)),
         ar1000_medium=_fraction(average(found, MEDIUM, 1)),
         ar1000_large=_fraction(average(found, LARGE, 1)),
+        refereed=referee,
         # AR at the most detections of the rules, which here are 1000
         **_draws(matched, "ar100", ar1000, resamples),
     )

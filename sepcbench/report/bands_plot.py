@@ -35,7 +35,8 @@ def bands_plot(results: Results, title: str) -> Sheet | None:
                 places, values, style, marker="o", ms=3, color=COLOURS[i % len(COLOURS)],
                 linewidth=1.2, label=row.label,
             )  # fmt: skip
-            axes.set_xticks(places, [f"{band.low:g}+\n{band.objects}" for band in bands])
+            scale = 100 if kind == "relative" else 1
+            axes.set_xticks(places, [f"{scale * b.low:.3g}+\n{b.objects}" for b in bands])
             handles.append(line)
         axes.set_xlabel(f"{_UNITS.get(kind, kind)}; objects below", fontsize=8)
     made.axes[0, 0].set_ylabel("AP, %  (higher is better)")

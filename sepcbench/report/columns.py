@@ -281,5 +281,13 @@ def conditions(results: Results) -> list[str]:
         which = "the generated set, not COCO" if results.generated_data else scored.dataset
         what = "AP" if isinstance(scored, Accuracy) else "AR"
         lines.append(f"{what}: {which}, {scored.images} images ({scored.dataset}).")
-    lines += _drawn(results.rows)
+    lines += _drawn(results.rows) + _refereed(results.rows)
     return lines
+
+
+def _refereed(rows: tuple[Row, ...]) -> list[str]:
+    """Whether another program agrees on the scores."""
+    records = [r for row in rows for r in (row.accuracy, row.masks, row.recall) if r]
+    if not records or not all(record.refereed for record in records):
+        return []
+    return ["Scores: pycocotools gives the same numbers for the same detections."]

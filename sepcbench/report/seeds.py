@@ -19,6 +19,9 @@ _NAMES = {one.record: one.name for one in QUALITIES.values()}
 def scores_by_seed(row: Row, kind: str) -> dict[int, float]:
     """AP (AR at 1000 of proposals) by seed, as fractions of 1; empty where there is one seed.
 
+    Seeds are counted from the recipe's own, which is 0.
+
+
     Args:
         row: of results.
         kind: "accuracy", "masks" or "recall".
@@ -27,8 +30,7 @@ def scores_by_seed(row: Row, kind: str) -> dict[int, float]:
     more = {one.seed: one.record for one in row.seeds if one.kind == kind}
     if not more:
         return {}
-    own = row.training.seed if row.training else 0
-    records = ({own: first} if first else {}) | more
+    records = ({0: first} if first else {}) | more
     values = {seed: scored_value(record) for seed, record in records.items()}  # type: ignore[arg-type]
     return {seed: value for seed, value in sorted(values.items()) if value is not None}
 

@@ -30,15 +30,16 @@ def test_the_referee_is_asked_only_if_wanted(tmp_path, monkeypatch, capsys, task
     (tmp_path / "found.json").write_text(json.dumps(FOUND))
     words = ["score", str(tmp_path / "found.json"), "--annotations", str(tmp_path / "set.json")]
     words += ["--task", task]
-    assert run([*words, "--referee"]) == 0
+    assert run([*words, "--referee", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["refereed"] is True
 
     def other(name, ours, theirs):
         same(name, ours + 1e-9, theirs)
 
     same = coco_referee._check_same
     monkeypatch.setattr(coco_referee, "_check_same", other)
-    assert run(words) == 0
-    capsys.readouterr()
+    assert run([*words, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["refereed"] is False
     assert run([*words, "--referee"]) == 2
     said = capsys.readouterr().err
     assert "the referee disagrees" in said

@@ -57,7 +57,7 @@ def test_parts_are_timed_in_turns_and_add_up():
     assert (found.sum_s, found.whole_s) == (pytest.approx(0.7), pytest.approx(0.8))
 
 
-def test_one_part_or_a_broken_one_is_no_split():
+def test_one_part_is_no_split_and_a_broken_one_says_why():
     timer = FakeTimer()
 
     def broken():
@@ -65,7 +65,8 @@ def test_one_part_or_a_broken_one_is_no_split():
 
     fine = {"fpn": lambda: timer.advance(1)}
     assert split(fine["fpn"], fine, timer, PROTOCOL, nothing) is None
-    assert split(fine["fpn"], {**fine, "head": broken}, timer, PROTOCOL, nothing) is None
+    with pytest.raises(RuntimeError, match="head: RuntimeError: no"):
+        split(fine["fpn"], {**fine, "head": broken}, timer, PROTOCOL, nothing)
 
 
 def test_a_module_of_others_has_no_parts():

@@ -241,6 +241,32 @@ def test_an_engine_gets_network_and_decoding_as_one_module():
     assert torch.equal(a.scores, b.scores)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+@pytest.mark.parametrize("scope", ["end-to-end", "pipeline"])
+def test_one_graph_holds_network_decoding_and_nms(scope, dtype):
+    """As many boxes as eager code finds, from a handful of launches, with nothing to note."""
+    rows = {name: detectors.build(VARIANTS[name], seed=0) for name in IN_ONE}
+    found = measure(
+        rows,
+        scope=scope,
+        shape=(256, 256),
+        batch=2,
+        dtype=dtype,
+        device="cuda",
+        engine=["eager", "fused_graphed"],
+        protocol=replace(ONCE, rounds=3),
+        split=True,
+    )
+    for name in IN_ONE:
+        eager, one = (found[f"{name}@{e}-{dtype}-2"] for e in ("eager", "fused_graphed"))
+        assert one.notes == eager.notes == ()
+        assert abs(one.detections - eager.detections) <= 2 + 0.05 * eager.detections
+        assert scope == "pipeline" or one.launches <= 3
+        assert one.launches < eager.launches / 10
+        assert one.split.parts[-1].name == "decode+nms"
+
+
 # --- passes of their own -------------------------------------------------------------------
 
 
@@ -253,6 +279,20 @@ def test_a_pass_that_fails_leaves_its_reason(monkeypatch):
     found = measure({"a": detector}, scope="neck", shape=SHAPE, protocol=ONCE)["a"]
     assert found.notes == ("no launches: RuntimeError: profiler is off",)
     assert found.launches is None
+
+
+def test_a_part_that_fails_leaves_its_name_and_reason(monkeypatch):
+    def broken(*args, **kwargs):
+        def call():
+            raise RuntimeError("no kernel for this")
+
+        return {"backbone": lambda: None, "head": call}
+
+    monkeypatch.setattr(closer_module, "part_calls", broken)
+    detector = detectors.build(VARIANTS[IN_ONE[0]], seed=0)
+    found = measure({"a": detector}, scope="forward", shape=SHAPE, split=True, protocol=ONCE)["a"]
+    assert found.split is None
+    assert found.notes == ("no parts: RuntimeError: head: RuntimeError: no kernel for this",)
 
 
 def test_memory_is_what_a_call_adds_and_what_it_owns(monkeypatch):
