@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Everything that needs a CUDA device: correctness first, then the timers, then every suite.
+# Everything that needs a CUDA device: correctness first, then the timers, then every suite, and at
+# last a search for the best blocks of the deformable conv.
 #
 # Usage: make gpu, or on a machine whose Python has torch already:
 #   PYTHON=python3 ./gpu.sh [--seconds N] [--list] [STEP ...]
 #
-# A STEP is `tests`, `trust`, or a suite, by name or TOML file; without any, all of them.
+# A STEP is `tests`, `trust`, `blocks`, or a suite, by name or TOML file; without any, all of them.
 # --seconds N   stop after so long; what is left is named, and what was measured is kept: run the
 #               line that is printed to go on. A suite goes on where it stopped.
 # --list        only print the steps.
@@ -18,7 +19,8 @@ DEVICE=${DEVICE:-cuda}
 RESULTS=${RESULTS:-results}
 MEASURES=${MEASURES:-cost,latency}
 ALL=(tests trust components single_stage figure1 bn two_stage fusion depth quick)
-ALL+=(fpn_faster_rcnn fpn_rpn fpn_fast_rcnn state_of_the_art)
+ALL+=(fpn_faster_rcnn fpn_rpn fpn_fast_rcnn state_of_the_art blocks)
+TESTED=(tests/gpu tests/unit/engines tests/unit/measures) # where tests are marked gpu
 
 seconds=0
 steps=()
@@ -51,18 +53,22 @@ left() {
 
 # As Ctrl-C at the end of the time: sampling keeps its whole rounds and writes them.
 limited() {
-  timeout --signal=INT --kill-after=20 "$(left)" "$@"
+  timeout --foreground --signal=INT --kill-after=20 "$(left)" "$@"
+}
+
+# Tests by mark, in files or folders.
+run_tests() {
+  if [ "${DEVICE%%:*}" != cuda ]; then
+    echo "tests: those marked gpu need a GPU, $DEVICE is none" >&2
+    return 0
+  fi
+  limited "$PYTHON" -m pytest -p no:cacheprovider -m "$@"
 }
 
 run_step() {
   case $1 in
-    tests)
-      if [ "${DEVICE%%:*}" != cuda ]; then
-        echo "tests: those marked gpu need a GPU, $DEVICE is none" >&2
-        return 0
-      fi
-      limited "$PYTHON" -m pytest -m gpu -p no:cacheprovider
-      ;;
+    tests) run_tests "gpu and not slow" "${TESTED[@]}" ;;
+    blocks) run_tests "gpu and slow" tests/gpu/test_fast_deformable.py ;;
     trust)
       limited "$PYTHON" -m sepcbench doctor --trust --device "$DEVICE" --results "$RESULTS"
       ;;

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sepcbench.api_measures import flops, known_fields, latency, size_of
-from sepcbench.errors import DataError
+from sepcbench.errors import DataError, UsageError
 from sepcbench.records import Accuracy, Failure, Recall, Results, Training, flat
 from sepcbench.specs import MeasureName, Recipe, VariantSpec
 from sepcbench.suites import Suite
@@ -240,7 +240,10 @@ def run(
     fresh: bool = False,
     device: str = "cpu",
     data: str | Path | None = None,
+    train: bool = False,
+    recipe: str | Path | Mapping[str, Any] | None = None,
     seeds: int = 1,
+    workers: int = 0,
     checkpoints: Mapping[str, str | Path] | None = None,
     results: str | Path = "results",
     work: str | Path = "runs",
@@ -254,7 +257,11 @@ def run(
         fresh: measure again what is stored.
         device: where to run.
         data: a COCO folder to score on; "shapes" runs the suite's small twin.
+        train: train the rows without a checkpoint on the split train of `data` first.
+        recipe: how, by name or file; or fields to change in each row's own, such as
+            `{"accumulate": 4}`. By default the row's, else the suite's, else "1x".
         seeds: with how many seeds every row is trained and scored.
+        workers: processes that read images.
         checkpoints: row name to the checkpoint that is scored.
         results: where records go, under SUITE/MACHINE.
         work: where generated data and checkpoints go.
@@ -263,23 +270,31 @@ def run(
         All that is known about the suite's rows, for `write_report`; failures are in the rows.
 
     Raises:
-        UsageError: an unknown suite, row or field.
+        UsageError: an unknown suite, row, recipe or field, or nothing to train on.
         StoreError: a record cannot be written.
     """
-    from sepcbench import suites
+    from sepcbench import recipes, suites
     from sepcbench.results import assemble
     from sepcbench.runner import RunOptions, run_suite
 
     found = what if isinstance(what, Suite) else suite(what)
     if str(data) == "shapes":
         found, data = suites.twin(found), None
+    elif train and data is None:
+        raise UsageError('train=True needs data=, a COCO folder or "shapes"')
+    named = {recipes.KEY: str(recipe)} if isinstance(recipe, (str, Path)) else recipe or {}
+    whole, fields = recipes.told(named)
     options = RunOptions(
         measures=tuple(measures),
         only=tuple(only),
         fresh=fresh,
         device=device,
         data=Path(data) if data is not None else None,
+        train=train,
+        recipe=whole,
+        recipe_fields=fields,
         seeds=tuple(range(seeds)),
+        workers=workers,
         checkpoints={row: Path(file) for row, file in (checkpoints or {}).items()},
         results=Path(results),
         work=Path(work),

@@ -1,12 +1,15 @@
 """One process at a time in a folder: a lock file that its process cannot outlive.
 
 The lock is the operating system's, so that a killed process leaves none behind; the file has the
-number of the process for those who find it locked.
+number of the process for those who find it locked. A file system without locks, as some cluster's,
+locks nothing, which is said once.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +24,12 @@ except ImportError:  # Windows: nothing is locked there
 
 NAME = ".lock"
 _POLL_S = 0.05
+
+# flock's ways to say that there are no locks on this file system
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+# On a network's disk another machine may remove the file while it is opened here.
+_STALE_TRIES = 20
+_said: set[int] = set()  # file systems without locks that there was a note about
 
 
 @contextmanager
@@ -71,34 +80,71 @@ def _acquire_within(path: Path, wait_s: float) -> int | None:
 
 def _acquire(path: Path) -> int | None:
     """The open and locked file, or None if another process has it."""
+    stale = 0
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if not _lock(handle):
-                os.close(handle)
-                return None
-            if _is_still(path, handle):
-                with suppress(OSError):  # on a full disk it is locked all the same
-                    os.ftruncate(handle, 0)
-                    os.write(handle, f"{os.getpid()}\n".encode())
-                return handle
-        except BaseException:
-            with suppress(OSError):
-                os.close(handle)
-            raise
-        os.close(handle)
+            taken, handle = _try(path)
+        except OSError as error:
+            stale += 1
+            if error.errno != errno.ESTALE or stale >= _STALE_TRIES:
+                raise
+            time.sleep(_POLL_S)
+            continue
+        if taken:
+            return handle
 
 
-def _lock(handle: int) -> bool:
+def _try(path: Path) -> tuple[bool, int | None]:
+    """Whether it is known who has the file, and the file if it is this process."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if not _lock(handle, path.parent):
+            os.close(handle)
+            return True, None
+        if _is_still(path, handle):
+            with suppress(OSError):  # on a full disk it is locked all the same
+                os.ftruncate(handle, 0)
+                os.write(handle, f"{os.getpid()}\n".encode())
+            return True, handle
+    except BaseException:
+        with suppress(OSError):
+            os.close(handle)
+        raise
+    os.close(handle)
+    return False, None
+
+
+def _lock(handle: int, folder: Path) -> bool:
+    """Lock an open file; whether no other process has it.
+
+    Raises:
+        OSError: it cannot be known.
+    """
     if fcntl is None:
         return True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
-        return True  # a file system without locks
+    except OSError as error:
+        if error.errno == errno.EACCES:  # how some network disks say that another has it
+            return False
+        if error.errno not in _NO_LOCKS:
+            raise
+        _say_unlocked(handle, folder)
     return True
+
+
+def _say_unlocked(handle: int, folder: Path) -> None:
+    """Say, once for a file system, that nothing keeps other processes away."""
+    disk = os.fstat(handle).st_dev
+    if disk not in _said:
+        _said.add(disk)
+        print(
+            f"sepcbench: {folder}: there are no locks on this file system; see to it that no other "
+            "sepcbench works there on the same rows",
+            file=sys.stderr,
+        )
 
 
 def _is_still(path: Path, handle: int) -> bool:

@@ -13,12 +13,13 @@ from pathlib import Path
 from sepcbench.errors import UsageError
 from sepcbench.records import Accuracy, Recall, Results
 from sepcbench.results import assemble, keep_suite, kept_suite
-from sepcbench.store import Store, Stored, plain_kind
-from sepcbench.suites import Suite, SuiteFile
+from sepcbench.store import Store, Stored, plain_kind, write_json
+from sepcbench.suites import RowEntry, Suite, SuiteFile
 
 # What of a suite says what its records are; titles and published values may differ.
 _SETTINGS = ("cost", "latency", "shapes", "train", "proposals", "twin")
 SEVERAL = "several-machines"
+_MARK = "merged.json"  # in a folder that a merge has written, and may write anew
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,28 @@ class MergedStore(Store):
         return iter(self._records)
 
     def write_all(self, suite: Suite) -> None:
-        """Write the suite and every record, as a results folder of its own."""
+        """Write the suite and every record, as a results folder of its own.
+
+        What an earlier merge left there goes.
+
+        Raises:
+            UsageError: there are records that no merge has written.
+            StoreError: the folder cannot be written.
+        """
+        folder = self.folder / "records"
+        old = {path.name: path for path in folder.glob("*.json")}
+        if old and not (self.folder / _MARK).is_file():
+            raise UsageError(
+                f"'{self.folder}' holds records that were measured, not merged; choose another "
+                "--out"
+            )
+        write_json(self.folder / _MARK, {"rows": sorted({one.row for one in self._records})})
         keep_suite(self, suite)
         for stored in self._records:
+            old.pop(f"{stored.row}.{stored.kind}.json", None)
             self.write(stored)
+        for path in old.values():
+            path.unlink(missing_ok=True)
 
 
 def merge(suite: Suite | None, folders: Sequence[Path], out: Path) -> tuple[Results, MergedStore]:
@@ -91,15 +110,20 @@ def _check_same(ours: SuiteFile, theirs: SuiteFile, here: Path, there: Path) -> 
         UsageError: their settings differ, or a row of both is of different variants.
     """
     different = [name for name in _SETTINGS if getattr(ours, name) != getattr(theirs, name)]
-    rows = {row.name: (row.variant, row.set) for row in ours.row}
+    rows = {row.name: _setting(row) for row in ours.row}
     for row in theirs.row:
-        if rows.get(row.name, (row.variant, row.set)) != (row.variant, row.set):
+        if rows.get(row.name, _setting(row)) != _setting(row):
             different.append(f"row '{row.name}'")
     if different:
         raise UsageError(
             f"{here} and {there} are of different suites of one name: {different[0]} differs; "
             "report them apart"
         )
+
+
+def _setting(row: RowEntry) -> tuple[object, ...]:
+    """What of a row says what its records are."""
+    return row.variant, row.set, row.train, row.test_time
 
 
 def _newest(parts: Sequence[_Part], notes: list[str]) -> list[_Part]:

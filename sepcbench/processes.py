@@ -6,8 +6,8 @@ Without `torchrun` there is one process, and everything here leaves values as th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -52,9 +52,19 @@ def announced() -> Job:
 
 
 def own_device(device: str) -> str:
-    """The device of this process: of "cuda", the GPU of its number on this machine."""
-    if device != "cuda" or announced().world == 1:
+    """The device of this process: of "cuda", the GPU of its number on this machine.
+
+    Raises:
+        UsageError: one GPU by its number, for several processes.
+    """
+    world = announced().world
+    if world == 1 or not device.startswith("cuda"):
         return device
+    if device != "cuda":
+        raise UsageError(
+            f"device '{device}' is one GPU, and torchrun has started {world} processes; use "
+            "--device cuda, which gives each its own"
+        )
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
@@ -62,21 +72,26 @@ def own_device(device: str) -> str:
 def joined(device: str) -> Iterator[Job]:
     """Join the other processes of `torchrun`, if it started this one and there are others.
 
+    After an exception the group stays: leaving it could wait for the others, who wait for this
+    process. A command then ends at once (`among_others`), and `torchrun` ends the others.
+
     Args:
-        device: of this process; the processes talk by NCCL between GPUs, by gloo otherwise.
+        device: of this process, its current one inside; the processes talk by NCCL between GPUs,
+            by gloo otherwise.
     """
-    if announced().world == 1 or dist.is_initialized():
+    gpu = device.startswith("cuda")
+    with torch.cuda.device(device) if gpu else nullcontext():
+        if announced().world == 1 or dist.is_initialized():
+            yield job()
+            return
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=_PATIENCE)
         yield job()
-        return
-    gpu = torch.device(device) if device.startswith("cuda") else None
-    if gpu is not None:
-        torch.cuda.set_device(gpu)
-    backend = "cpu:gloo,cuda:nccl" if gpu is not None else "gloo"
-    dist.init_process_group(backend, timeout=_PATIENCE)
-    try:
-        yield job()
-    finally:
         dist.destroy_process_group()
+
+
+def among_others() -> bool:
+    """Whether this process has joined others and has not left them."""
+    return job().world > 1
 
 
 class _AllSum(torch.autograd.Function):
@@ -148,6 +163,19 @@ def of_leader(value: Any) -> Any:
 
 def share_buffers(module: torch.nn.Module) -> None:
     """Give all processes the buffers of the first, such as the statistics of norms."""
-    if job().world > 1:
-        for buffer in module.buffers():
-            dist.broadcast(buffer, src=0)
+    _share(module.buffers())
+
+
+def share_weights(module: torch.nn.Module) -> None:
+    """Give all processes the parameters and buffers of the first."""
+    _share([*module.parameters(), *module.buffers()])
+
+
+@torch.no_grad()
+def _share(tensors: Iterable[Tensor]) -> None:
+    if job().world == 1:
+        return
+    for tensor in tensors:
+        whole = tensor.contiguous()  # of channels last there is a copy
+        dist.broadcast(whole, src=0)
+        tensor.copy_(whole)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sepcbench.codec import coerce, fields_of
+from sepcbench.codec import coerce, encode, fields_of
 from sepcbench.errors import UsageError, unknown
 from sepcbench.specs import Recipe
 
@@ -76,6 +76,57 @@ def resolved(given: Mapping[str, Any], where: str, depth: int = 0) -> dict[str, 
     if not isinstance(start, str) or depth >= _DEEPEST:
         raise UsageError(f"{where}: '{KEY}' is the name of a recipe that does not lead back here")
     return _upon(fields(start, depth + 1), rest)
+
+
+def changed(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """A recipe with other values for some of its fields.
+
+    Raises:
+        UsageError: a field or value is unknown.
+    """
+    return made(_upon(encode(recipe), dict(given)))
+
+
+def told(given: Mapping[str, Any]) -> tuple[Recipe | None, dict[str, Any]]:
+    """The recipe that a table of fields names, with its changes; else changes to any recipe.
+
+    Raises:
+        UsageError: a recipe, field or value is unknown.
+    """
+    if KEY in given:
+        return made(given), {}
+    changed(Recipe(), given)  # a wrong field is known before anything is done
+    return None, dict(given)
+
+
+def resolve_suite(data: dict[str, Any], where: str) -> None:
+    """Put whole tables of fields in the place of the recipes that a suite and its rows name.
+
+    A row's `train` is the name of a recipe, or fields on top of the suite's `train`.
+
+    Args:
+        data: a suite file as read, of any form; it is changed.
+        where: the file, to name in an error.
+
+    Raises:
+        UsageError: a recipe is unknown, or a row has fields on top of nothing.
+    """
+    if isinstance(data.get("train"), dict):
+        data["train"] = resolved(data["train"], f"{where}: train")
+    rows = data.get("row")
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict) and isinstance(row.get("train"), (str, dict)):
+            row["train"] = _of_row(row["train"], data.get("train"), f"{where}: a row's train")
+
+
+def _of_row(given: str | dict[str, Any], suites: Any, where: str) -> dict[str, Any]:
+    if isinstance(given, str):
+        return resolved({KEY: given}, where)
+    if KEY in given:
+        return resolved(given, where)
+    if not isinstance(suites, dict):
+        raise UsageError(f"{where} has fields on top of no recipe; add recipe = 'NAME' to them")
+    return _upon(dict(suites), given)
 
 
 def _upon(start: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:

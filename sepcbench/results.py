@@ -9,6 +9,7 @@ from typing import Any
 
 from sepcbench.codec import decode, encode
 from sepcbench.differences import against_first
+from sepcbench.formulas import parse_formula
 from sepcbench.records import ClaimOutcome, Failure, Latency, Origin, Results, Row, Seeded
 from sepcbench.store import MORE, Store, Stored, plain_kind
 from sepcbench.suites import (
@@ -19,7 +20,6 @@ from sepcbench.suites import (
     SuiteRow,
     compile_suite,
     names,
-    parse_formula,
 )
 
 

@@ -11,11 +11,12 @@ import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sepcbench import recipes
 from sepcbench.codec import decode
 from sepcbench.errors import UsageError, nearest, unknown
+from sepcbench.formulas import parse_formula
 from sepcbench.records import PUBLISHED, Published
 from sepcbench.specs import (
     CostConvention,
@@ -28,6 +29,7 @@ from sepcbench.specs import (
     TinySpec,
     VariantSpec,
 )
+from sepcbench.specs.test_time import TestTime, parse_scales
 from sepcbench.units import parse_shape
 from sepcbench.variants import variant, variant_twin
 
@@ -82,13 +84,25 @@ class ShapesSettings:
 
 
 @dataclass(frozen=True)
+class TestTimeSettings:
+    """How a row is scored, as the options --scales, --max-side and --flip of `eval` say it."""
+
+    __test__: ClassVar[bool] = False  # not a test, whatever pytest makes of the name
+
+    scales: str = ""
+    max_side: int | None = None
+    flip: bool = False
+
+
+@dataclass(frozen=True)
 class RowEntry:
     """One row of a suite file: a named variant, overrides, and what was published for it.
 
     Rows of one `group` share a colour in plots. `shape` and `convention` are those of this row's
-    cost, instead of the suite's. A published value that is in other rows but not here is "not at
-    hand", or listed in `not_published`. Without a `variant` a row has only published values: a
-    system to compare with that is not built here.
+    cost, instead of the suite's, and so is `train` how it is trained: a recipe's name, or fields on
+    top of the suite's. `test_time` scores it at several scales. A published value that is in other
+    rows but not here is "not at hand", or listed in `not_published`. Without a `variant` a row has
+    only published values: a system to compare with that is not built here.
     """
 
     name: str
@@ -100,6 +114,8 @@ class RowEntry:
     set: tuple[tuple[str, Any], ...] = ()
     published: tuple[tuple[str, Published], ...] = ()
     not_published: tuple[str, ...] = ()
+    train: Recipe | None = None
+    test_time: TestTimeSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +175,7 @@ class SuiteFile:
 
 @dataclass(frozen=True)
 class SuiteRow:
-    """A row with its variant resolved, and how its cost is counted."""
+    """A row, its variant resolved; `train` is None for the suite's, `test_time` for one pass."""
 
     name: str
     label: str
@@ -168,6 +184,8 @@ class SuiteRow:
     published: tuple[tuple[str, Published], ...] = ()
     not_published: tuple[str, ...] = ()
     group: str = ""
+    train: Recipe | None = None
+    test_time: TestTime | None = None
 
 
 @dataclass(frozen=True)
@@ -237,8 +255,7 @@ def load(name: str) -> Suite:
         near = [key for key in data if nearest(key, ["row"])]
         hint = f"; '{near[0]}' should be 'row'" if near and near[0] != "row" else ""
         raise UsageError(f"{path}: the suite has no rows; add a [[row]] table{hint}")
-    if isinstance(data.get("train"), dict):
-        data["train"] = recipes.resolved(data["train"], f"{path}: train")
+    recipes.resolve_suite(data, str(path))
     return compile_suite(path.stem, decode(SuiteFile, data, str(path)), str(path))
 
 
@@ -284,7 +301,7 @@ def twin(suite: Suite) -> Suite:
     rows: dict[VariantSpec, RowEntry] = {}
     for entry in suite.file.row:
         if entry.variant:
-            plain = replace(entry, published=(), not_published=(), shape="", convention=None)
+            plain = RowEntry(entry.name, entry.variant, entry.label, entry.group, set=entry.set)
             small = _resolve(entry.variant, entry.set, True, suite.name)
             rows.setdefault(replace(small, name=""), plain)
     file = replace(
@@ -334,15 +351,31 @@ def _check_published(entry: RowEntry, where: str) -> None:
 
 
 def _compile_row(entry: RowEntry, file: SuiteFile, where: str) -> SuiteRow:
+    spec = _resolve(entry.variant, entry.set, file.twin, where)
     return SuiteRow(
         entry.name,
         entry.label or entry.name,
-        _resolve(entry.variant, entry.set, file.twin, where),
+        spec,
         CostSettings(entry.shape or file.cost.shape, entry.convention or file.cost.convention),
         entry.published,
         entry.not_published,
         entry.group,
+        entry.train,
+        _test_time(entry.test_time, spec, where),
     )
+
+
+def _test_time(given: TestTimeSettings | None, spec: VariantSpec, where: str) -> TestTime | None:
+    if given is None:
+        return None
+    try:
+        scales = parse_scales(given.scales) if given.scales else ()
+    except UsageError as error:
+        raise UsageError(f"{where}: test_time: {error}") from None
+    made = TestTime(scales, given.max_side, given.flip)
+    if made.merges and not spec.head.one_stage:
+        raise UsageError(f"{where}: test_time is for one-stage detectors, and {spec.name} is none")
+    return made if str(made) else None
 
 
 def _resolve(
@@ -354,10 +387,6 @@ def _resolve(
         raise UsageError(f"{where}: {error}") from None
 
 
-_LONGEST_FORMULA = 500  # nested deeper than any stack it would not be
-_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div)
-
-
 def _check_claim(claim: Claim, rows: list[str], where: str) -> None:
     for node in ast.walk(parse_formula(claim.formula, where)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -365,27 +394,3 @@ def _check_claim(claim: Claim, rows: list[str], where: str) -> None:
                 raise UsageError(f"{where}: {unknown('row', node.value.id, rows)}")
             if node.attr not in CLAIM_QUANTITIES:
                 raise UsageError(f"{where}: {unknown('quantity', node.attr, CLAIM_QUANTITIES)}")
-
-
-def parse_formula(formula: str, where: str) -> ast.expr:
-    """Parse a claim's formula; only arithmetic, numbers and `row.quantity` are let through.
-
-    Raises:
-        UsageError: anything else is in it.
-    """
-    if len(formula) > _LONGEST_FORMULA:
-        raise UsageError(f"{where}: a formula has {_LONGEST_FORMULA} characters at most")
-    try:
-        tree = ast.parse(formula, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise UsageError(f"{where}: '{formula}' is not a formula") from None
-    inside = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    for node in ast.walk(tree):
-        binary = isinstance(node, ast.BinOp) and isinstance(node.op, _OPERATORS)
-        number = isinstance(node, ast.Constant) and isinstance(node.value, (int, float))
-        named = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-        word = isinstance(node, ast.Name) and id(node) in inside
-        minor = isinstance(node, (*_OPERATORS, ast.Load))
-        if not (binary or number or named or word or minor):
-            raise UsageError(f"{where}: '{formula}' may hold only + - * / ( ) and row.quantity")
-    return tree

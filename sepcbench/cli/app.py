@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -78,7 +80,25 @@ def main(arguments: list[str] | None = None) -> None:
 
     0 all done, 1 some rows failed, 2 usage, 3 beyond a limit of `compare`, 130 Ctrl-C.
     """
-    sys.exit(run(arguments))
+    try:
+        code = run(arguments)
+    except Exception:
+        if not _among_others():
+            raise
+        traceback.print_exc()
+        code = 1
+    if _among_others():
+        # they may wait for this process for hours, and its end for them: it ends at once
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _among_others() -> bool:
+    """Whether a command of several processes failed in this one; imports nothing."""
+    processes = sys.modules.get("sepcbench.processes")
+    return processes is not None and bool(processes.among_others())
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -17,10 +17,10 @@ from sepcbench.cli.evaluating import (
     load,
     targets_of,
     value_of,
-    workers_for,
 )
 from sepcbench.cli.inspect import Conventions, Trust
 from sepcbench.cli.score import BySize, PerClass, Scored, size_tables, tables
+from sepcbench.cli.worker_counts import for_evaluation
 from sepcbench.errors import UsageError
 from sepcbench.records import Failure
 
@@ -90,7 +90,7 @@ def evaluate(
     device = options.check_device(own_device(device))
     truth, fixed = _open(data, split, annotations, images, proposals, limit)
     wishes = Wishes(variant, conventions, tuple(options.parse_sets(sets).items()))
-    count = workers_for(workers, len(truth.images))
+    count = for_evaluation(workers, len(truth.images))
     if ablate_conventions:
         _ablate(checkpoints[0], wishes, trust, truth, device, batch, fmt)
         return

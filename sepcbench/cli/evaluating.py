@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import zlib
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 # where finished images are kept until an evaluation is complete
 DEFAULT_KEEP = Path("runs/eval")
-# what is worth a worker process
-_IMAGES_PER_WORKER = 64
 LAST = "last.safetensors"
 
 
@@ -142,13 +139,6 @@ def _remove(folder: Path) -> None:
     for above in (DEFAULT_KEEP, DEFAULT_KEEP.parent):
         with suppress(OSError):
             above.rmdir()
-
-
-def workers_for(given: int | None, images: int) -> int:
-    """As many as were asked for, else one per core but one, if there is work for them."""
-    if given is not None:
-        return given
-    return min(8, (os.cpu_count() or 1) - 1, images // _IMAGES_PER_WORKER)
 
 
 def find_checkpoint(path: Path) -> Path:

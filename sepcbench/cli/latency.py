@@ -14,7 +14,7 @@ from sepcbench.cli.options import Device, Format, Set
 from sepcbench.cli.rows import Backbone, ChosenRow, Shape, build_row, chosen_rows
 from sepcbench.codec import encode
 from sepcbench.errors import UsageError
-from sepcbench.records import Failure, Latency, interrupted
+from sepcbench.records import Failure, Latency, cut_short
 from sepcbench.specs import PROTOCOLS, Dtype, EngineName, Protocol, Scope
 from sepcbench.specs.protocols import TIMED, default_protocol, protocol_on
 from sepcbench.suites import LatencySettings, load
@@ -106,7 +106,7 @@ def latency(
     records, environment, broken_off = _measure(rows, plan, device)
     tables = [latency_table(records), *parts_tables(records)]
     options.emit(fmt, tables, _as_json(rows, records, environment))
-    if broken_off or interrupted(records.values()):
+    if broken_off or cut_short(records.values()):
         raise KeyboardInterrupt
     if any(isinstance(record, Failure) for record in records.values()):
         raise typer.Exit(1)

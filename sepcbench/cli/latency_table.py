@@ -6,8 +6,14 @@ from collections.abc import Callable, Iterable
 
 from sepcbench.records import Failure, Latency, Ratio
 from sepcbench.report.table import Table
-from sepcbench.report.timing_tables import part_names
+from sepcbench.report.timing_tables import memory_notes, part_names
+from sepcbench.specs import PROTOCOLS
 from sepcbench.units import format_shape, milliseconds
+
+# Below this share of the time the GPU waits for launches from the host.
+BUSY = 0.8
+# Rounds that ratios of a GPU are to come from.
+THOROUGH = PROTOCOLS["thorough"].min_rounds
 
 # Header to cell, of conditions that differ from case to case; the same ones are in the title.
 CONDITIONS: dict[str, Callable[[Latency], str]] = {
@@ -126,7 +132,7 @@ def latency_notes(timed: list[Latency]) -> list[str]:
         notes.append("The first is that of the same batch and shape.")
     if first.device == "cpu":
         notes.append("Absolute times are of this machine only; compare the ratios.")
-    return [*notes, *_boxes(timed), *_doubts(timed), *_told(timed)]
+    return [*notes, *_boxes(timed), *memory_notes(timed), *_doubts(timed), *_told(timed)]
 
 
 def _named(records: Iterable[Latency]) -> str:
@@ -154,8 +160,11 @@ def _boxes(timed: list[Latency]) -> list[str]:
 def _doubts(timed: list[Latency]) -> list[str]:
     found = {
         "Warm-up did not settle": [row for row in timed if not row.warmup_settled],
-        "Limited by launches (wall time over 1.2 x GPU time)": [
-            row for row in timed if (row.wall_median_s or 0) > 1.2 * row.median_s
+        f"Limited by launches (GPU busy less than {BUSY:.0%} of the time)": [
+            row for row in timed if row.busy_share is not None and row.busy_share < BUSY
+        ],
+        f"Fewer than {THOROUGH} rounds": [
+            row for row in timed if row.device.startswith("cuda") and row.rounds < THOROUGH
         ],
         "Low clocks in some rounds": [row for row in timed if row.flagged_rounds],
         "Other processes on the card": [

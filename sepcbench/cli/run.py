@@ -63,7 +63,9 @@ Checkpoints = Annotated[
 ]
 Results = Annotated[Path, typer.Option(help="Where records and reports go.")]
 Work = Annotated[Path, typer.Option(help="Where data and checkpoints go.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that read images.")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes that read images; else by the device.")
+]
 Part = Annotated[float | None, typer.Option("--part", hidden=True)]
 
 
@@ -78,7 +80,7 @@ def run(
     recipe: Recipes = None,
     seeds: Seeds = 1,
     jobs: Jobs = None,
-    workers: Workers = 0,
+    workers: Workers = None,
     proposals: Proposals = None,
     checkpoint: Checkpoints = None,
     referee: options.Referee = False,

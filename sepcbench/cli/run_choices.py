@@ -9,11 +9,11 @@ from typing import get_args
 
 from sepcbench import recipes
 from sepcbench.cli import options
-from sepcbench.codec import encode
+from sepcbench.cli.training_plan import recipe_fields
+from sepcbench.cli.worker_counts import for_training
 from sepcbench.errors import UsageError
 from sepcbench.runner import RunOptions
-from sepcbench.runner.training import COCO_RECIPE
-from sepcbench.specs import MeasureName, Recipe
+from sepcbench.specs import MeasureName
 from sepcbench.suites import Suite, load, twin
 
 DEFAULT = "suite's"
@@ -35,7 +35,7 @@ class Given:
     recipe: tuple[str, ...]
     seeds: int
     jobs: str | None
-    workers: int
+    workers: int | None
     proposals: Path | None
     checkpoint: tuple[str, ...]
     referee: bool
@@ -55,23 +55,27 @@ def choose(name: str, given: Given) -> tuple[Suite, RunOptions]:
         suite, data = twin(suite), None
     elif given.train and data is None:
         raise UsageError("--train needs --data DIR, or --data shapes for the suite's small twin")
+    recipe, changes = recipes.told(recipe_fields(given.recipe))
     jobs = _devices(given.jobs, given.device) if given.jobs is not None else ()
+    device = jobs[0] if jobs else options.check_device(given.device)
+    workers = for_training(given.workers, device, len(jobs) or None)
     return suite, RunOptions(
         measures=_measures(given.measures),
         only=given.only,
         fresh=not given.resume,
-        device=jobs[0] if jobs else options.check_device(given.device),
+        device=device,
         data=Path(data) if data is not None else None,
         proposals=given.proposals,
         checkpoints=_checkpoints(given.checkpoint),
         referee=given.referee,
         seeds=tuple(range(given.seeds)),
         train=given.train,
-        recipe=_recipe(given.recipe, suite, data is not None),
+        recipe=recipe,
+        recipe_fields=changes,
         jobs=jobs,
-        command=_words(name, given) if jobs else (),
+        command=_words(name, given, workers) if jobs else (),
         part=given.part,
-        workers=given.workers,
+        workers=workers,
         results=given.results,
         work=given.work,
     )
@@ -88,22 +92,6 @@ def _measures(text: str) -> tuple[MeasureName, ...]:
 def _checkpoints(given: tuple[str, ...]) -> dict[str, Path]:
     pairs = options.parse_pairs("--checkpoint", "ROW=FILE", given)
     return {row: Path(file) for row, file in pairs.items()}
-
-
-def _recipe(given: tuple[str, ...], suite: Suite, own_data: bool) -> Recipe | None:
-    """The recipe that `--recipe` names or changes; None where it is not given."""
-    if not given:
-        return None
-    named = [text for text in given if "=" not in text]
-    pairs = options.parse_pairs("--recipe", "NAME or FIELD=VALUE", set(given) - set(named))
-    if len(named) > 1:
-        raise UsageError(f"--recipe names one recipe, not {' and '.join(named)}")
-    if named:
-        return recipes.made({recipes.KEY: named[0], **pairs})
-    start = suite.file.train or (recipes.load(COCO_RECIPE) if own_data else Recipe())
-    left_out = ("epochs",) if "iterations" in pairs and "epochs" not in pairs else ()
-    fields = {key: value for key, value in encode(start).items() if key not in left_out}
-    return recipes.made(fields | pairs)
 
 
 # --- for --jobs ------------------------------------------------------------------------------
@@ -143,12 +131,12 @@ def _model(device: str) -> str:
     return torch.cuda.get_device_name(device)
 
 
-def _words(name: str, given: Given) -> tuple[str, ...]:
+def _words(name: str, given: Given, workers: int) -> tuple[str, ...]:
     """The command of one row's process, without its row, device and measures."""
     often = _OFTEN if sys.stderr.isatty() else _SELDOM
     words = ["run", name, "--part", str(often), "--seeds", str(given.seeds)]
     words += ["--results", str(given.results), "--work", str(given.work)]
-    words += ["--workers", str(given.workers)]
+    words += ["--workers", str(workers)]
     words += [] if given.resume else ["--fresh"]
     words += ["--train"] if given.train else []
     words += ["--referee"] if given.referee else []

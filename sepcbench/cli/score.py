@@ -13,6 +13,7 @@ from sepcbench.cli import options
 from sepcbench.codec import encode
 from sepcbench.errors import UsageError
 from sepcbench.records import Accuracy, Failure, Recall, SizeBand
+from sepcbench.report.levels_table import level_shares
 from sepcbench.report.table import Table
 
 Scored = Accuracy | Recall | Failure
@@ -183,8 +184,8 @@ def size_tables(scored: Sequence[tuple[str, Scored]]) -> list[Table]:
         if isinstance(record, Accuracy) and record.task == "bbox"
     ]
     made = [_bands(kind, boxes) for kind in ("pixels", "relative")]
-    levels = [_levels(name, record) for name, record in boxes if record.levels]
-    return [table for table in [*made, *levels] if table.rows]
+    levels = level_shares(boxes, "Which pyramid level found what")
+    return [*(table for table in made if table.rows), *([levels] if levels else [])]
 
 
 def _bands(kind: str, scored: Sequence[tuple[str, Accuracy]]) -> Table:
@@ -214,19 +215,6 @@ def _band(kind: str, low: float, high: float | None) -> str:
 
 def _octave(part: float) -> str:
     return f"{part:g}" if part in (0, 1) else f"1/{1 / part:g}"
-
-
-def _levels(name: str, record: Accuracy) -> Table:
-    headers = ("level", "detections", "small found", "medium found", "large found")
-    rows = tuple(
-        (
-            f"P{share.level}",
-            *map(str, (share.detections, share.found_small, share.found_medium, share.found_large)),
-        )
-        for share in record.levels
-    )
-    note = "found: objects of COCO's sizes that a detection of this level is matched to at IoU 0.5"
-    return Table(f"{name}: what each pyramid level found", headers, rows, (note,))
 
 
 def percent(fraction: float | None) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sepcbench.cli import options
-from sepcbench.cli.training_plan import check_free, evaluator, every, parse_recipe, with_length
+from sepcbench.cli.training_plan import check_free, every, parse_recipe, with_length
+from sepcbench.cli.worker_counts import for_training
 from sepcbench.codec import encode
 from sepcbench.errors import UsageError
 from sepcbench.report.table import Table
@@ -57,8 +58,9 @@ def train(
     ] = None,
     device: options.Device = "cpu",
     workers: Annotated[
-        int, typer.Option("--workers", help="Processes that load images.", min=0)
-    ] = 0,
+        int | None,
+        typer.Option("--workers", help="Processes that load images; else by the device.", min=0),
+    ] = None,
     evaluate_every: Annotated[
         str | None,
         typer.Option(
@@ -89,24 +91,22 @@ def train(
     options.check_device(device)
     (spec,) = options.parse_variants([name], sets)
     chosen = {"iterations": iterations, "batch": batch, "learning_rate": lr, "seed": seed}
-    plan = parse_recipe(recipe, chosen)
+    plan = with_length(parse_recipe(recipe, chosen), epochs, iterations)
     if not (resume or overwrite):
         check_free(out)
+    from sepcbench import processes
     from sepcbench.data.coco import open_data
     from sepcbench.data.proposals import read_proposals
 
-    training_set = open_data(data, split, annotations, images)
+    processes.own_device(device)
+    masks = "masks" in spec.head.needs
+    training_set = open_data(data, split, annotations, images, segmentations=masks)
     given = read_proposals(proposals, training_set) if proposals else None
-    from sepcbench.training.beginning import learnable
-
-    training_set = learnable(training_set, plan)
-    plan = with_length(plan, epochs, iterations, len(training_set.images))
-    job = _Job(spec, training_set, plan, given, device, out, resume, workers, tensorboard)
+    count = for_training(workers, device)
+    job = _Job(spec, training_set, plan, given, device, out, resume, count, tensorboard)
     scoring = _scoring(job, data, evaluate_every) if evaluate_every else {}
     record = job.run(scoring)
     path = out / "last.safetensors"
-    from sepcbench import processes
-
     if processes.announced().leads:
         options.emit(fmt, [_table(record, path)], [{"checkpoint": str(path), **encode(record)}])
 
@@ -169,16 +169,15 @@ def _scoring(job: _Job, folder: Path | None, text: str) -> dict[str, Any]:
         UsageError: the set has no folder to have a val split, or proposals would be needed.
     """
     from sepcbench.data.coco import check_images, open_data
+    from sepcbench.measures.training_score import evaluator
 
     if folder is None or "proposals" in job.spec.head.needs:
         what = "--data with a val split" if folder is None else "a head with an RPN"
         raise UsageError(f"--evaluate-every needs {what}; use `sepcbench eval` afterwards")
-    val = open_data(folder, "val")
+    how_often = every(text)
+    val = open_data(folder, "val", segmentations=False)
     check_images(val)
-    return {
-        "evaluate": evaluator(val, job.device, job.workers),
-        "evaluate_every": every(text, len(job.data.images), job.recipe.batch),
-    }
+    return {"evaluate": evaluator(val, job.device, job.workers), **how_often}
 
 
 def _table(record: Training, path: Path) -> Table:

@@ -84,10 +84,14 @@ def read_json(path: Path, what: str) -> Any:
         raise DataError(f"{what} '{path}' cannot be used: {error}") from None
 
 
-def read_annotations(path: Path) -> Content:
+def read_annotations(path: Path, segmentations: bool = True) -> Content:
     """Read and check an annotation file.
 
     An `area` that is not given is width times height; an `iscrowd` that is not given is 0.
+
+    Args:
+        path: the file.
+        segmentations: whether to read them; without, no annotation has one.
 
     Raises:
         DataError: malformed, a key is missing, ids repeat or point nowhere.
@@ -103,7 +107,8 @@ def read_annotations(path: Path) -> Content:
         _category(item, f"{path}: categories[{i}]") for i, item in enumerate(raw["categories"])
     )
     boxes = tuple(
-        _annotation(item, f"{path}: annotations[{i}]") for i, item in enumerate(raw["annotations"])
+        _annotation(item, f"{path}: annotations[{i}]", segmentations)
+        for i, item in enumerate(raw["annotations"])
     )
     content = Content(tuple(categories), images, boxes)
     _check_ids(content, path)
@@ -124,7 +129,7 @@ def _category(item: Any, where: str) -> tuple[int, str]:
     return _integer(item, "id", where), str(_value(item, "name", where))
 
 
-def _annotation(item: Any, where: str) -> Annotation:
+def _annotation(item: Any, where: str, segmentations: bool) -> Annotation:
     bbox = _value(item, "bbox", where)
     if not is_box(bbox):
         raise DataError(f"{where}: 'bbox' is not four numbers (x, y, width, height)")
@@ -135,6 +140,8 @@ def _annotation(item: Any, where: str) -> Annotation:
     crowd = item.get("iscrowd", 0)
     if crowd not in (0, 1):
         raise DataError(f"{where}: 'iscrowd' is {crowd!r}, neither 0 nor 1")
+    # taken out, so that the lists of a large file go as their compact form comes
+    segmentation = item.pop("segmentation", None)
     return Annotation(
         id=_integer(item, "id", where),
         image_id=_integer(item, "image_id", where),
@@ -142,8 +149,7 @@ def _annotation(item: Any, where: str) -> Annotation:
         bbox=(x, y, width, height),
         area=float(area),
         iscrowd=int(crowd),
-        # taken out, so that the lists of a large file go as their compact form comes
-        segmentation=read_segmentation(item.pop("segmentation", None)),
+        segmentation=read_segmentation(segmentation) if segmentations else None,
     )
 
 

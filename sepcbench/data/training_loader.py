@@ -29,7 +29,7 @@ from sepcbench.data.workers import prefetched
 from sepcbench.errors import DataError
 from sepcbench.specs import Conventions
 
-# resized images kept in memory, of all workers together; larger sets are read again each time
+# resized images kept in memory where there are no workers; larger sets are read again each time
 CACHE_BYTES = 1 << 30
 
 
@@ -144,6 +144,7 @@ class TrainingLoader:
         self._order = EpochOrder(_groups(data, group_by_aspect), batch * world, seed)
         self._cache: dict[int, _Loaded] = {}
         self._cached_bytes = 0
+        data.objects(data.images[0].id)  # finds those of all images, once for all workers
 
     def __getitem__(self, number: int) -> TrainingBatch:
         """This process's part of micro-batch `number` of the whole job, counted from 0."""
@@ -197,7 +198,8 @@ class TrainingLoader:
     def _cached(self, index: int) -> _Loaded:
         if index not in self._cache:
             loaded = self._load(index, self.conventions)
-            if self._cached_bytes + loaded.nbytes > CACHE_BYTES // max(self.workers, 1):
+            # what a worker has sent it would keep open, and may have few files open
+            if self.workers or self._cached_bytes + loaded.nbytes > CACHE_BYTES:
                 return loaded
             self._cache[index] = loaded
             self._cached_bytes += loaded.nbytes

@@ -12,6 +12,8 @@ from sepcbench.errors import DataError, SepcbenchError
 Item = TypeVar("Item")
 # what each worker has ready at most
 AHEAD = 2
+# how torch's errors begin, or what they hold, when workers or their shared memory are at an end
+_ENDED = ("DataLoader worker", "Pin memory thread", "open files", "ancdata", "shared memory")
 
 
 def prefetched(
@@ -26,7 +28,7 @@ def prefetched(
         pin: give items with a method `pin_memory` page-locked memory, for faster transfers.
 
     Raises:
-        DataError: a worker died.
+        DataError: a worker died, or memory or files to share with it are at their limit.
     """
     if not workers:
         yield from map(load, numbers)
@@ -45,11 +47,12 @@ def prefetched(
             if isinstance(item, _Failed):
                 raise item.error
             yield item
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, EOFError, OSError) as error:
+        if isinstance(error, RuntimeError) and not any(text in str(error) for text in _ENDED):
             raise
         raise DataError(
-            "a process that loads images died, killed or out of memory; try fewer --workers"
+            "a process that loads images died, killed or out of memory or of files to open; try "
+            "fewer --workers"
         ) from None
 
 

@@ -56,6 +56,7 @@ ENGINES: dict[EngineName, Engine] = {
         fold,
         run_graphed,
         check=needs_cuda("graphed", instead="folded"),
+        own_memory=True,
     ),
     "fused_graphed": Engine(
         ENGINE_NOTES["fused_graphed"].about,
@@ -64,11 +65,18 @@ ENGINES: dict[EngineName, Engine] = {
         channels_last=True,
         check=needs_cuda("fused_graphed", instead="fused"),
         batched_decode=True,
+        own_memory=True,
     ),
     "onnxruntime": Engine(
-        ENGINE_NOTES["onnxruntime"].about, fold, run_onnx, check=check_onnxruntime
+        ENGINE_NOTES["onnxruntime"].about,
+        fold,
+        run_onnx,
+        check=check_onnxruntime,
+        own_memory=True,
     ),
-    "tensorrt": Engine(ENGINE_NOTES["tensorrt"].about, fold, run_tensorrt, check=check_tensorrt),
+    "tensorrt": Engine(
+        ENGINE_NOTES["tensorrt"].about, fold, run_tensorrt, check=check_tensorrt, own_memory=True
+    ),
 }
 """From the name of an engine to it."""
 

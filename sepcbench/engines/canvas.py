@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sepcbench.ops.held import hand_out
 from sepcbench.ops.pyramid import Pyramid
 
 Size = tuple[int, int]
@@ -96,7 +97,9 @@ def rectified(pyramid: Pyramid) -> Pyramid:
     if not isinstance(pyramid, PackedPyramid):
         return [_relu(level) for level in pyramid]
     canvas = pyramid.canvas
-    canvas = canvas.clamp(*_limits(pyramid.layout, canvas.dtype, canvas.device))
+    limits = _limits(pyramid.layout, canvas.dtype, canvas.device)
+    hand_out(*limits)
+    canvas = canvas.clamp(*limits)
     return PackedPyramid(_relu(pyramid[0]), canvas, pyramid.layout, clean=True)
 
 

@@ -18,11 +18,13 @@ _LIMITS = {"recompile_limit": 1000, "accumulated_recompile_limit": 10_000}
 
 
 def check_compiler(device: str, dtype: Dtype) -> None:
-    """Check that there is a C++ compiler, which generated code needs.
+    """Check that there is a C++ compiler, which code generated for a CPU needs.
 
     Raises:
         EngineError: there is none.
     """
+    if device.partition(":")[0] != "cpu":
+        return
     given = os.environ.get("CXX")
     if not any(shutil.which(name) for name in ((given,) if given else _COMPILERS)):
         raise EngineError(

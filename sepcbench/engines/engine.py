@@ -30,6 +30,7 @@ class Engine:
             outputs. These may be overwritten by the next call.
         channels_last: inputs of four dimensions are given in torch.channels_last.
         check: from device and dtype to nothing, or an `EngineError` where it cannot work.
+        own_memory: calls use memory that torch's counters do not see, or a graph keeps.
         batched_decode: on a GPU it is given the decoding of boxes too, as a module of fixed sizes.
     """
 
@@ -39,6 +40,7 @@ class Engine:
     channels_last: bool = False
     check: Callable[[str, Dtype], None] = lambda device, dtype: None
     batched_decode: bool = False
+    own_memory: bool = False
 
 
 def unchanged(detector: nn.Module) -> nn.Module:

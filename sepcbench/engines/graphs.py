@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from sepcbench.engines.engine import Call, Inputs, laid_out
 from sepcbench.errors import EngineError
+from sepcbench.ops.held import holding
 
 WARM_UPS = 3  # cuDNN and cuBLAS choose kernels and allocate workspaces before the recording
 
@@ -28,6 +30,9 @@ class Recorder(Protocol):
 
     def warm_up(self, call: Call, times: int) -> None:
         """Call several times beside the current stream, and wait."""
+
+    def refuse_waits(self, call: Call) -> None:
+        """Call once more; a `RuntimeError` where it waits for the device."""
 
     def new_pool(self) -> object:
         """Memory that several recordings can share."""
@@ -45,12 +50,17 @@ class CudaRecorder:
 
     def warm_up(self, call: Call, times: int) -> None:
         """Call several times on a side stream, as recording demands, and wait."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(times):
-                call()
-        torch.cuda.current_stream().wait_stream(side)
+        _beside(call, times)
+        torch.cuda.synchronize()
+
+    def refuse_waits(self, call: Call) -> None:
+        """Call once with torch raising at what waits: a recording that breaks off is costly."""
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            _beside(call, 1)
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
         torch.cuda.synchronize()
 
     def new_pool(self) -> object:
@@ -59,11 +69,41 @@ class CudaRecorder:
 
     def record(self, call: Call, pool: object) -> tuple[Callable[[], None], Any]:
         """Record a call on a stream of its own."""
-        graph = torch.cuda.CUDAGraph()
-        # other threads, such as one that reads the card's clocks, do not end this recording
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # type: ignore[arg-type]
-            outputs = call()
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            # other threads, such as one that reads the card's clocks, do not end this recording
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # type: ignore[arg-type]
+                outputs = call()
+        except BaseException:
+            _clean_up(current, pool)
+            raise
         return graph.replay, outputs
+
+
+def _beside(call: Call, times: int) -> None:
+    """Call several times on a side stream."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(times):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+
+
+def _clean_up(current: torch.cuda.Stream, pool: Any) -> None:
+    """Undo what torch leaves as it is where a recording breaks off.
+
+    That is: the recording's stream stays the current one, the allocator goes on giving the pool's
+    memory to it, and the default generator refuses numbers outside a recording.
+    """
+    torch.cuda.set_stream(current)
+    with suppress(Exception):  # not public, and an error where the recording had been ended
+        torch._C._cuda_endAllocateToPool(current.device_index, pool)
+    with suppress(Exception):
+        generator = torch.cuda.default_generators[current.device_index]
+        fresh = torch.Generator(device=current.device)
+        fresh.manual_seed(generator.initial_seed())
+        generator.graphsafe_set_state(fresh.graphsafe_get_state())
 
 
 class Pool:
@@ -89,6 +129,12 @@ def shared_pool(recorder: Recorder, device: str) -> Pool:
     return pool
 
 
+def forget(pool: Pool) -> None:
+    """Give this pool to no further recording: one that broke off may have spoilt it."""
+    for key in [key for key, known in _POOLS.items() if known is pool]:
+        del _POOLS[key]
+
+
 @dataclass(frozen=True)
 class Recording:
     """One recorded call.
@@ -99,6 +145,7 @@ class Recording:
         outputs: what it gives, overwritten by every replay.
         module: whose weights it reads; kept alive, since it only knows their addresses.
         pool: its memory.
+        held: what it reads that belongs to a cache.
     """
 
     replay: Callable[[], None]
@@ -106,6 +153,7 @@ class Recording:
     outputs: Any
     module: nn.Module
     pool: Pool
+    held: list[Tensor] = field(default_factory=list)
 
 
 class Graphed:
@@ -143,9 +191,15 @@ class Graphed:
         """
         read = _tensors(inputs)
         pool = shared_pool(self.recorder, str(read[0].device) if read else "")
+
+        def call() -> Any:
+            return self.module(*inputs)
+
         try:
-            self.recorder.warm_up(lambda: self.module(*inputs), WARM_UPS)
-            replay, outputs = self.recorder.record(lambda: self.module(*inputs), pool.handle)
+            self.recorder.warm_up(call, WARM_UPS)
+            self.recorder.refuse_waits(call)
+            with holding() as held:
+                replay, outputs = self._record(call, pool)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -154,7 +208,14 @@ class Graphed:
                 f"for the device cannot ({' '.join(str(error).split())[:200]}); use --scope neck "
                 "or an engine without graphs"
             ) from error
-        return Recording(replay, read, outputs, self.module, pool)
+        return Recording(replay, read, outputs, self.module, pool, held)
+
+    def _record(self, call: Call, pool: Pool) -> tuple[Callable[[], None], Any]:
+        try:
+            return self.recorder.record(call, pool.handle)
+        except BaseException:
+            forget(pool)
+            raise
 
 
 def shapes_of(inputs: Inputs) -> Key:

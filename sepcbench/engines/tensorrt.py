@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from sepcbench.engines.compiling import run_compiled
 from sepcbench.engines.engine import Call, Inputs, needs_cuda
@@ -34,12 +35,18 @@ def check_tensorrt(device: str, dtype: Dtype) -> None:
         raise EngineError(
             f"engine 'tensorrt' computes {', '.join(_DTYPES)}, not {dtype}; use another --dtype"
         )
+    if dtype == "fp32" and not _has_torch_tensorrt():
+        raise EngineError(
+            "engine 'tensorrt' by ONNX Runtime cannot switch TF32 off, so it has no fp32; use "
+            "--dtype tf32, or pip install torch-tensorrt"
+        )
 
 
 def run_tensorrt(module: nn.Module, inputs: Inputs) -> Call:
     """Compile the module by TensorRT; what TensorRT has not, torch or ONNX Runtime computes."""
     if not _has_torch_tensorrt():
-        return run_by(module, inputs, _providers)
+        half = any(getattr(x, "dtype", None) == torch.float16 for x in tree_leaves(inputs))
+        return run_by(module, inputs, lambda device: _providers(device, half))
     importlib.import_module("torch_tensorrt")  # registers its backend
     options = {
         "use_explicit_typing": True,  # the dtypes of the module, not whatever is fastest
@@ -62,12 +69,12 @@ def _has_provider() -> bool:
     return PROVIDER in onnxruntime.get_available_providers()
 
 
-def _providers(device: torch.device) -> list[tuple[str, dict[str, Any]]]:
-    """TensorRT first, then CUDA for what it has not."""
+def _providers(device: torch.device, half: bool) -> list[tuple[str, dict[str, Any]]]:
+    """TensorRT first, then CUDA for what it has not; `half`: kernels in float16 are allowed."""
     cuda = cuda_options(device)
     shared = {name: cuda[name] for name in ("device_id", "user_compute_stream")}
     return [
-        (PROVIDER, {**shared, "trt_fp16_enable": True}),
+        (PROVIDER, {**shared, "trt_fp16_enable": half}),
         ("CUDAExecutionProvider", cuda),
         ("CPUExecutionProvider", {}),
     ]

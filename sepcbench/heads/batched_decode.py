@@ -151,39 +151,6 @@ class BatchedDecoder:
         return Padded(boxes, scores, labels, valid.sum(dim=1), exact)
 
 
-class PaddedDetector(nn.Module):
-    """Images (N, 3, H, W) of one size to `Padded`: network, decode and NMS, all in one graph.
-
-    What `engines.graphs` can record as a whole, in the place of a module that gives raw outputs:
-
-        module = PaddedDetector(detector, [(height, width)] * batch, None)
-        call = engine.run(module, (images,))
-        detections = to_detections(call())
-
-    Args:
-        detector: with a `head` that `unsupported` says nothing about; in eval mode.
-        image_sizes: (height, width) of each image without padding.
-        scale_factors: per image, what boxes are divided by: a float or (x, y); None for 1.
-        padded: (height, width) of the batch; by default the size of the first image.
-    """
-
-    def __init__(
-        self,
-        detector: nn.Module,
-        image_sizes: Sequence[tuple[int, int]],
-        scale_factors: Sequence[Scale] | None,
-        padded: tuple[int, int] | None = None,
-    ) -> None:
-        super().__init__()
-        self.detector = detector
-        head: nn.Module = detector.head  # type: ignore[assignment]
-        self.decoder = BatchedDecoder(head, image_sizes, scale_factors, padded or image_sizes[0])
-
-    def forward(self, images: Tensor) -> Padded:
-        """Detect."""
-        return self.decoder(self.detector(images))
-
-
 def unsupported(head: nn.Module) -> str | None:
     """Why a head cannot be decoded here, or None if it can: a dense head with its own decode."""
     if not isinstance(head, DenseHead):
@@ -193,22 +160,6 @@ def unsupported(head: nn.Module) -> str | None:
     if kind.decode is not DenseHead.decode or kind.candidates not in known:
         return f"{type(head).__name__} decodes in a way of its own"
     return None
-
-
-def decode_batched(
-    head: nn.Module,
-    outputs: Sequence[LevelOutput],
-    image_sizes: Sequence[tuple[int, int]],
-    scale_factors: Sequence[Scale] | None,
-    padded: tuple[int, int],
-) -> list[Detections]:
-    """What `head.decode` gives, by `BatchedDecoder` where the head and the outputs allow it."""
-    if unsupported(head) or not image_sizes:
-        return head.decode(outputs, image_sizes, scale_factors, padded)  # type: ignore
-    found = BatchedDecoder(head, image_sizes, scale_factors, padded)(outputs)
-    if not all(found.exact.tolist()):
-        return head.decode(outputs, image_sizes, scale_factors, padded)  # type: ignore
-    return to_detections(found)
 
 
 def to_detections(found: Padded) -> list[Detections]:

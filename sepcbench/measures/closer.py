@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any, TypeVar
 
 from sepcbench.measures.lifelike import count_candidates
@@ -25,7 +26,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Closer:
-    """Looks closer at cases of one group; what does not work stays None, with a note."""
+    """Looks closer at cases of one group; what does not work stays None, with a note.
+
+    Parts and energy take seconds: after `extra_until` (by the timer's clock) they are measured
+    under the suite's own conditions only, those of kind "latency".
+    """
 
     scope: Scope
     device: str
@@ -34,11 +39,13 @@ class Closer:
     monitor: Monitor
     split: bool
     around: Around
+    extra_until: float = inf
 
     def look(self, ready: Ready) -> Extras:
         """All that is known of a case beside its samples."""
         tried = _Tried(list(ready.notes))
-        parts = tried("parts", lambda: self._split(ready)) if self.split else None
+        costly = ready.case.kind == "latency" or self.timer.now() < self.extra_until
+        parts = tried("parts", lambda: self._split(ready)) if self.split and costly else None
         with self.around(ready.case.name):
             own = tensor_bytes(ready.detector, ready.inputs)
             count = tried("launches", lambda: launches(ready.call, self.device)) or (None, None)
@@ -50,8 +57,10 @@ class Closer:
                 floor=tried("roofline", lambda: self._floor(ready)),
                 launches=count[0],
                 busy_share=count[1],
-                peak_bytes=tried("memory", lambda: peak_bytes(ready.call, self.device, own)),
-                energy_j=tried("energy", lambda: energy(ready.call, ready.case.batch, self)),
+                peak_bytes=tried("memory", lambda: self._peak(ready, own)),
+                energy_j=tried("energy", lambda: energy(ready.call, ready.case.batch, self))
+                if costly
+                else None,
                 notes=tuple(tried.notes),
             )
 
@@ -69,6 +78,12 @@ class Closer:
                 batched=ready.boxed is not None,
             )
         return split(ready.call, calls, self.timer, self.protocol, lambda part: self.around(name))
+
+    def _peak(self, ready: Ready, own: int) -> int | None:
+        """None where torch's counters do not see what the engine's calls take."""
+        if ready.engine.own_memory:
+            return None
+        return peak_bytes(ready.call, self.device, own)
 
     def _detections(self, ready: Ready) -> int | None:
         """Boxes found in one more call: NMS costs what it has to do."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from sepcbench.measures.nvml import driver_version
 from sepcbench.records import Environment, Texts
 
 PACKAGES = ("torch", "torchvision", "fvcore", "numpy", "sepcbench")
@@ -72,7 +73,7 @@ def environment(device: str = "cpu") -> Environment:
         cores=cores,
         threads=torch.get_num_threads(),
         gpu=gpu,
-        driver=_driver() if gpu else None,
+        driver=driver_version() if gpu else None,
         platform=f"{platform.system()} {platform.machine()}",
         versions=_versions(),
         flags=flags,
@@ -133,23 +134,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _driver() -> str | None:
-    """The driver's version by NVML, else the newest CUDA version it supports."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        try:
-            version = pynvml.nvmlSystemGetDriverVersion()
-        finally:
-            pynvml.nvmlShutdown()
-        return version.decode() if isinstance(version, bytes) else str(version)
-    except Exception:  # not installed, or no NVML in this container
-        read = getattr(torch._C, "_cuda_getDriverVersion", None)
-        number = int(read()) if read else 0
-        return f"for CUDA {number // 1000}.{number % 1000 // 10}" if number else None
 
 
 def _versions() -> Texts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 import torch
@@ -20,11 +21,11 @@ from sepcbench.measures.closer import Closer
 from sepcbench.measures.environment import float32, measuring
 from sepcbench.measures.monitor import Monitor, monitor_for
 from sepcbench.measures.preparation import Bench, Ready
-from sepcbench.measures.sampling import Progress, Sampled, reason, sample
+from sepcbench.measures.sampling import Around, Progress, Sampled, reason, sample
 from sepcbench.measures.scopes import SCOPES
 from sepcbench.measures.summaries import Extras, Group, record
 from sepcbench.measures.timers import FlushingTimer, Timer, l2_flush, timer_for
-from sepcbench.records import Failure, Latency, interrupted
+from sepcbench.records import NOT_LOOKED_AT, Failure, Latency, cut_short
 from sepcbench.specs import Dtype, EngineName, Protocol, Scope
 
 Records = dict[str, Latency | Failure]
@@ -100,14 +101,18 @@ def measure(
         if keep:
             keep(records)
         found |= records
-        if interrupted(records.values()):
+        if cut_short(records.values()):
             break
     return found
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all groups of one measurement share."""
+    """What all groups of one measurement share.
+
+    `extra_s` are the seconds for parts and energy of cases of a group that are not under a suite's
+    own conditions; those are always measured, and first. All else is as in `measure`.
+    """
 
     scope: Scope
     device: str
@@ -118,6 +123,7 @@ class Setting:
     flush_l2: bool = False
     split: bool = False
     floor: bool | None = None
+    extra_s: float = inf
 
     @property
     def with_floor(self) -> bool:
@@ -161,17 +167,8 @@ def measure_group(
     Raises:
         UsageError: images that do not fit.
     """
-    device, protocol = setting.device, setting.protocol
-    timer, monitor = setting.timer or timer_for(device), setting.monitor or monitor_for(device)
-    if setting.flush_l2:
-        timer = FlushingTimer(timer, l2_flush(device))
-    by_name = {case.name: case for case in cases}
-
-    @contextmanager
-    def around(name: str) -> Iterator[None]:
-        with float32(by_name[name].tf32), torch.inference_mode():
-            yield
-
+    timer, monitor = instruments(setting)
+    around = flags_of(cases)
     with measuring():
         ready, failures = _prepare(detectors, cases, setting)
         wanted = reference or cases[0].row
@@ -183,18 +180,42 @@ def measure_group(
         sampled = sample(
             {name: case.call for name, case in ready.items()},
             timer,
-            protocol,
+            setting.protocol,
             progress,
             around=around,
             monitor=monitor,
             after_round=lambda found: report.now_and_then(found, timer.now(), keep_partly),
         )
-        closer = Closer(setting.scope, device, protocol, timer, monitor, setting.split, around)
-        extras = look_closer(closer, ready, sampled, known)
+        extras = look_closer(_closer(setting, timer, monitor, around), ready, sampled, known)
     del ready
-    if device.startswith("cuda"):
+    if setting.device.startswith("cuda"):
         torch.cuda.empty_cache()
     return report.records(sampled, extras)
+
+
+def instruments(setting: Setting) -> tuple[Timer, Monitor]:
+    """The clock, and what watches the device."""
+    device = setting.device
+    timer, monitor = setting.timer or timer_for(device), setting.monitor or monitor_for(device)
+    return FlushingTimer(timer, l2_flush(device)) if setting.flush_l2 else timer, monitor
+
+
+def flags_of(cases: Sequence[Case]) -> Around:
+    """What is entered while a case runs, by its name."""
+    by_name = {case.name: case for case in cases}
+
+    @contextmanager
+    def around(name: str) -> Iterator[None]:
+        with float32(by_name[name].tf32), torch.inference_mode():
+            yield
+
+    return around
+
+
+def _closer(setting: Setting, timer: Timer, monitor: Monitor, around: Around) -> Closer:
+    until = timer.now() + setting.extra_s
+    scope, device, protocol = setting.scope, setting.device, setting.protocol
+    return Closer(scope, device, protocol, timer, monitor, setting.split, around, until)
 
 
 def look_closer(
@@ -203,17 +224,22 @@ def look_closer(
     sampled: Mapping[str, Sampled],
     known: Mapping[str, Extras],
 ) -> dict[str, Extras]:
-    """What is known of every case beside its samples; little after Ctrl-C, then or before."""
+    """What is known of every case beside its samples; little after Ctrl-C, then or before.
+
+    The suite's own conditions come first. Ctrl-C here leaves a note: the samples are complete.
+    """
     extras = dict(known)
     done = [name for name, row in sampled.items() if row.failure is None]
     if any(sampled[name].stopped == "interrupted" for name in done):
         return extras
+    left = sorted(done, key=lambda name: ready[name].case.kind != "latency")
     try:
-        for name in done:
-            extras[name] = closer.look(ready[name])
+        while left:
+            extras[left[0]] = closer.look(ready[left[0]])
+            del left[0]
     except KeyboardInterrupt:
-        for name in done:
-            sampled[name].stopped = "interrupted"
+        for name in left:
+            extras[name] = replace(known[name], notes=(*known[name].notes, NOT_LOOKED_AT))
     return extras
 
 

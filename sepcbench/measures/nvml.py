@@ -176,9 +176,14 @@ def gpu_of(device: str, nvml: Any | None = None) -> Gpu | None:
 
 
 def driver_version(nvml: Any | None = None) -> str | None:
-    """The version of the NVIDIA driver."""
+    """The version of the NVIDIA driver by NVML, else the newest CUDA version it supports."""
     nvml = nvml or library()
-    return _text(_ask(nvml, "nvmlSystemGetDriverVersion")) if nvml else None
+    version = _text(_ask(nvml, "nvmlSystemGetDriverVersion")) if nvml else None
+    if version is not None:
+        return version
+    read = getattr(torch._C, "_cuda_getDriverVersion", None)
+    number = int(read()) if read else 0
+    return f"for CUDA {number // 1000}.{number % 1000 // 10}" if number else None
 
 
 def _by_uuid(nvml: Any, properties: Any) -> Any | None:

@@ -18,7 +18,7 @@ from sepcbench.measures.correctness import check_outputs
 from sepcbench.measures.decoding import Boxed, check_decoding, plain_reason
 from sepcbench.measures.environment import float32
 from sepcbench.measures.lifelike import liven, needs_life
-from sepcbench.measures.pipeline import prepare_into, raw_images, scale_of
+from sepcbench.measures.pipeline import prepare_into, preparing, raw_images, scale_of
 from sepcbench.measures.roofline import traffic
 from sepcbench.measures.scopes import SCOPES, Frame, decoded, prepared
 from sepcbench.measures.timers import Call
@@ -115,7 +115,9 @@ class Bench:
         call = boxed.detections if boxed else run
         if parts.decodes and not boxed:
             call = decoded(rewritten, run, frame)
-        prepare = self.preparing(rewritten, inputs) if parts.prepares else None
+        prepare = None
+        if parts.prepares:
+            prepare = preparing(inputs[0], self.raw(case), rewritten.spec.conventions)  # type: ignore[union-attr,arg-type]
         return Ready(
             case,
             prepared(prepare, call) if prepare else call,
@@ -238,14 +240,10 @@ class Bench:
         return self._noise[dtype]
 
     def raw(self, case: Case) -> list[Tensor]:
-        """The uint8 images of a batch, the same for every row."""
-        self._raw = self._raw or raw_images(case.shape, case.batch, self.seed)
+        """The uint8 images of a batch, the same for every row; pinned for a GPU."""
+        pinned = self.device.startswith("cuda")
+        self._raw = self._raw or raw_images(case.shape, case.batch, self.seed, pinned=pinned)
         return self._raw
-
-    def preparing(self, detector: Any, inputs: Inputs) -> Call:
-        """What writes the inputs anew from the uint8 images."""
-        raw, how = self._raw, detector.spec.conventions
-        return lambda: prepare_into(inputs[0], raw, how)
 
     def traffic(self, plain: nn.Module, inputs: Inputs, case: Case) -> tuple[int, int] | None:
         """Multiply-adds and bytes of eager code, counted once per row and dtype."""

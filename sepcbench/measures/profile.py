@@ -110,7 +110,8 @@ def peak_bytes(call: Call, device: str, own: int = 0) -> int | None:
     """The most memory that a call needs at once; None on a CPU.
 
     It is what the call adds to what lies on the card anyway (the other rows' weights among it), so
-    what a CUDA graph has kept for itself since its capture is not in it.
+    what a CUDA graph has kept for itself since its capture is not in it: an engine with
+    `own_memory` has no such number.
 
     Args:
         call: what to run.

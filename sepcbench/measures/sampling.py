@@ -30,6 +30,8 @@ _SOURCE_PLACE = re.compile(r"^.*\.(cpp|cu|cuh|h):\d+, ")
 WARMUP_SHARE = 0.5
 # A round in which a clock was too low is taken again so often.
 REPEATS = 3
+# After so many rounds that stayed low all the same, as under a power cap, none is taken again.
+HOPELESS = 3
 
 
 @dataclass
@@ -77,6 +79,7 @@ class _Session:
     found: dict[str, Sampled]
     after_round: Callable[[Mapping[str, Sampled]], None]
     start: float
+    stayed_low: int = 0
 
     @property
     def alive(self) -> list[str]:
@@ -96,7 +99,8 @@ def sample(
     """Time calls in interleaved rounds.
 
     A round in which the clock of some call was too low is taken again for all of them, up to
-    `REPEATS` times; then it is kept and flagged.
+    `REPEATS` times; then it is kept and flagged. After `HOPELESS` such rounds a low clock is how
+    this device is under load: rounds are only flagged from then on.
 
     Args:
         calls: row name to a call without arguments.
@@ -216,8 +220,9 @@ def _take_round(
         if not low:
             return
         now = session.timer.now()
-        in_time = now - session.start + now - begin <= session.protocol.max_seconds
-        if attempt == REPEATS or not in_time:
+        in_time = now - session.start + now - begin <= session.protocol.limit_s(done - 1)
+        session.stayed_low += attempt == REPEATS
+        if attempt == REPEATS or not in_time or session.stayed_low >= HOPELESS:
             for row in low:
                 row.flagged.append(done - 1)
             return
@@ -253,7 +258,7 @@ def _stopped(rows: Iterable[Sampled], done: int, next_end: float, protocol: Prot
         return "rounds"
     if protocol.stop_spread > 0 and done >= protocol.min_rounds and _steady(rows, protocol):
         return "settled"
-    return "time limit" if next_end > protocol.max_seconds else ""
+    return "time limit" if next_end > protocol.limit_s(done) else ""
 
 
 def _steady(rows: Iterable[Sampled], protocol: Protocol) -> bool:

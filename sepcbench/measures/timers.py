@@ -45,7 +45,8 @@ class CpuTimer:
 class CudaTimer:
     """CUDA events on the current stream, and the wall clock from idle device to idle device.
 
-    Where the wall time is far above the event time, launching from the host is the limit.
+    Every sample starts on an idle device, so gaps in which it waits for launches from the host are
+    within the event time too; how large they are is told by `profile.launches`.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -14,3 +14,9 @@ def hold_statistics(parts: Iterable[nn.Module]) -> None:
         for module in part.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
+
+
+def has_training_norm(parts: Iterable[nn.Module]) -> bool:
+    """Whether a batch norm inside these modules, in the mode they are in, moves its statistics."""
+    modules = (module for part in parts for module in part.modules())
+    return any(isinstance(module, _BatchNorm) and module.training for module in modules)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from sepcbench.errors import UsageError
 from sepcbench.ops.norms import IntegratedNorm, SingleNorm
 from sepcbench.ops.pyramid import Pyramid, join_cells, split_cells
 from sepcbench.processes import all_sum, all_sum_, job
@@ -81,10 +82,14 @@ def synchronised(module: nn.Module, wanted: bool = True) -> Iterator[None]:
     """Let all batch norms inside a module use the statistics of all processes, until the end.
 
     The modules stay, with their parameters and names: only what they do is another class's.
+
+    Raises:
+        UsageError: a norm that trains is of a kind of its own.
     """
-    changed = [
-        one for one in module.modules() if wanted and job().world > 1 and type(one) in SYNCED
-    ]
+    wanted = wanted and job().world > 1
+    if wanted:
+        _check_known(module)
+    changed = [one for one in module.modules() if wanted and type(one) in SYNCED]
     kinds = [type(one) for one in changed]
     for one, kind in zip(changed, kinds):
         one.__class__ = SYNCED[kind]
@@ -93,3 +98,19 @@ def synchronised(module: nn.Module, wanted: bool = True) -> Iterator[None]:
     finally:
         for one, kind in zip(changed, kinds):
             one.__class__ = kind
+
+
+def _check_known(module: nn.Module) -> None:
+    """Norms of other kinds would keep the statistics of their own process, unnoticed."""
+    strange = {
+        type(one).__name__
+        for one in module.modules()
+        if isinstance(one, nn.modules.batchnorm._BatchNorm)
+        and one.training
+        and type(one) not in (*SYNCED, nn.SyncBatchNorm)
+    }
+    if strange:
+        raise UsageError(
+            f"sync_norm: norms of kind {', '.join(sorted(strange))} cannot be synchronised; use "
+            "nn.BatchNorm2d or --recipe sync_norm=false"
+        )

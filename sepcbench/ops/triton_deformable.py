@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 from types import ModuleType
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sepcbench.errors import UsageError, require
+from sepcbench.ops.held import hand_out
 
 Pair = tuple[int, int]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -114,45 +116,51 @@ def triton_deform_levels(
     cut = blocks or _fitting(BLOCKS["half" if precision == "ieee" else precision], weight)
     xs = [_side_by_side(x) for x in xs]
     outs = [_empty(x, offset, weight) for x, offset in zip(xs, offsets, strict=True)]
-    tiles = [0]
-    for out in outs:
-        tiles.append(tiles[-1] + -(-(out.shape[0] * out.shape[2] * out.shape[3]) // cut.cells))
+    cells = (out.shape[0] * out.shape[2] * out.shape[3] for out in outs)
+    tiles = [0, *accumulate(-(-count // cut.cells) for count in cells)]
     if tiles[-1] == 0:
         return outs
-    given = offsets if masks is None else masks  # a pointer is needed, also where none is read
+    sizes = (xs[0].shape[0], weight.shape[1], weight.shape[0], len(xs))
+    widened = weight.dtype == torch.bfloat16 and _interpreted()
+    flags = (masks is not None, bias is not None, relu, precision, widened)
     grid = (tiles[-1] * -(-weight.shape[0] // cut.outputs),)
     with torch.cuda.device_of(weight):
         kernel.deform_levels[grid](
-            tuple(xs),
-            tuple(offsets),
-            tuple(given),
-            tuple(outs),
-            tuple(tiles),
-            tuple((*x.shape[2:], *out.shape[2:]) for x, out in zip(xs, outs)),
-            tuple((x.stride(0), x.stride(2), x.stride(3)) for x in xs),
-            tuple(offset.stride() for offset in offsets),
-            tuple(mask.stride() for mask in given),
+            *_maps(xs, offsets, masks, outs, tiles),
             packed(weight),
             weight if bias is None else bias,
-            xs[0].shape[0],
-            weight.shape[1],
-            weight.shape[0],
-            len(xs),
+            *sizes,
             *stride,
             *padding,
             *weight.shape[2:],
-            masks is not None,
-            bias is not None,
-            relu,
-            precision,
-            weight.dtype == torch.bfloat16 and _interpreted(),
-            cut.cells,
-            cut.outputs,
-            cut.inputs,
+            *flags,
+            *cut[:3],
             num_warps=cut.warps,
             num_stages=cut.stages,
         )
     return outs
+
+
+def _maps(
+    xs: Sequence[Tensor],
+    offsets: Sequence[Tensor],
+    masks: Sequence[Tensor] | None,
+    outs: Sequence[Tensor],
+    tiles: Sequence[int],
+) -> tuple[tuple[object, ...], ...]:
+    """The arguments of the kernel that have a value per level, in its order."""
+    given = offsets if masks is None else masks  # a pointer is needed, also where none is read
+    return (
+        tuple(xs),
+        tuple(offsets),
+        tuple(given),
+        tuple(outs),
+        tuple(tiles),
+        tuple((*x.shape[2:], *out.shape[2:]) for x, out in zip(xs, outs)),
+        tuple((x.stride(0), x.stride(2), x.stride(3)) for x in xs),
+        tuple(offset.stride() for offset in offsets),
+        tuple(mask.stride() for mask in given),
+    )
 
 
 class _Packed(NamedTuple):
@@ -173,6 +181,7 @@ def packed(weight: Tensor) -> Tensor:
     state = (_version(weight), weight.data_ptr(), weight.dtype, weight.device)
     kept = _PACKED.get(id(weight))
     if kept is not None and kept.of() is weight and kept.state == state:
+        hand_out(kept.weight)
         return kept.weight
     made = weight.detach().permute(2, 3, 1, 0).flatten(0, 1).contiguous()
     if not (weight.is_cuda and torch.cuda.is_current_stream_capturing()):

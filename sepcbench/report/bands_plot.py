@@ -1,13 +1,11 @@
-"""AP by finer sizes of objects than small, medium and large; and which level found what."""
+"""AP by finer sizes of objects than small, medium and large."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sepcbench.records import Accuracy, LevelShare, Results, Row
-from sepcbench.report.columns import BLANK
+from sepcbench.records import Accuracy, Results, Row
 from sepcbench.report.figures import COLOURS, Sheet, sheet
-from sepcbench.report.table import Table
 
 _UNITS = {"pixels": "root of the area, pixels", "relative": "root of the area over the image's, %"}
 
@@ -47,27 +45,3 @@ def bands_plot(results: Results, title: str) -> Sheet | None:
 def _record(row: Row) -> Accuracy:
     assert row.accuracy is not None  # of rows that were chosen for having one
     return row.accuracy
-
-
-def levels_table(results: Results) -> Table | None:
-    """Which pyramid level found the objects of which size; None where that was not asked for."""
-    rows = [row for row in results.rows if row.accuracy and row.accuracy.levels]
-    if not rows:
-        return None
-    levels = sorted({share.level for row in rows for share in _record(row).levels})
-    headers = ("row", "objects", *(f"P{level}, % of those found" for level in levels))
-    lines: list[tuple[str, ...]] = []
-    for row in rows:
-        for size in ("small", "medium", "large"):
-            found = {share.level: _found(share, size) for share in _record(row).levels}
-            total = sum(found.values())
-            cells = [f"{100 * found.get(level, 0) / total:.0f}" if total else BLANK
-                     for level in levels]  # fmt: skip
-            lines.append((row.label, size, *cells))
-    note = "Of the objects that are matched at IoU 0.5, which level's detection matched them."
-    return Table(f"Which pyramid level found what ({results.machine})", headers, tuple(lines),
-                 (note,))  # fmt: skip
-
-
-def _found(share: LevelShare, size: str) -> int:
-    return int(getattr(share, f"found_{size}"))

@@ -265,6 +265,19 @@ def _drawn(rows: tuple[Row, ...]) -> list[str]:
     return [f"{line}."]
 
 
+def _test_time(rows: tuple[Row, ...]) -> list[str]:
+    """What rows were scored with beyond one pass per image."""
+    scored = [(row.label, row.accuracy.test_time) for row in rows if row.accuracy]
+    used = {how for _, how in scored}
+    if not any(used):
+        return []
+    if len(used) == 1:
+        return [f"Test time, all rows: {scored[0][1]}."]
+    one_pass = " Other rows: one pass per image." if "" in used else ""
+    of_rows = "; ".join(f"{label}: {how}" for label, how in scored if how)
+    return [f"Test time differs: {of_rows}.{one_pass}"]
+
+
 def conditions(results: Results) -> list[str]:
     """What the numbers hold for, one line per measure."""
     lines = _cost_conditions(results.rows)
@@ -281,7 +294,7 @@ def conditions(results: Results) -> list[str]:
         which = "the generated set, not COCO" if results.generated_data else scored.dataset
         what = "AP" if isinstance(scored, Accuracy) else "AR"
         lines.append(f"{what}: {which}, {scored.images} images ({scored.dataset}).")
-    lines += _drawn(results.rows) + _refereed(results.rows)
+    lines += _test_time(results.rows) + _drawn(results.rows) + _refereed(results.rows)
     return lines
 
 

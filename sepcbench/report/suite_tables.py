@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sepcbench.records import ClaimOutcome, Results, Row
-from sepcbench.report.bands_plot import levels_table
 from sepcbench.report.columns import (
     BLANK,
     BLANK_NOTE,
@@ -18,6 +17,7 @@ from sepcbench.report.columns import (
     published_cells,
     used_columns,
 )
+from sepcbench.report.levels_table import levels_table
 from sepcbench.report.seeds import seeds_table
 from sepcbench.report.table import Table
 from sepcbench.report.timing_tables import parts_table, timing_table

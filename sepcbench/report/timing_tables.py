@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from sepcbench.records import Failure, Latency, Ratio, Results, Row, Split
 from sepcbench.report.columns import BLANK, FAILED
 from sepcbench.report.table import Table
+from sepcbench.specs import PROTOCOLS
 from sepcbench.units import milliseconds
+
+_ROUNDS = PROTOCOLS["thorough"].min_rounds  # that ratios of a GPU are to come from
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,10 @@ def _notes(found: list[Timing]) -> list[str]:
             "roofline: multiply-adds over the measured matmul rate or bytes over the measured copy "
             "rate of the same device and dtype, whichever takes longer."
         )
+    notes += memory_notes([one.record for one in found])
+    few = [one.row.label for one in found if one.on_gpu and one.record.rounds < _ROUNDS]
+    if few:
+        notes.append(f"Fewer than {_ROUNDS} rounds: {', '.join(dict.fromkeys(few))}.")
     if any(one.record.tf32 is not None and one.record.dtype == "tf32" for one in found):
         notes.append("tf32: float32 with TF32 for convs and matmuls; fp32: without for both.")
     for one in found:
@@ -149,6 +156,17 @@ def _notes(found: list[Timing]) -> list[str]:
     if flagged:
         notes.append(f"Low clocks in some rounds, kept and flagged: {', '.join(flagged)}.")
     return notes
+
+
+def memory_notes(records: Iterable[Latency]) -> list[str]:
+    """Of which engines there is no peak, where others have one."""
+    records = list(records)
+    told = {one.engine for one in records if one.peak_bytes is not None}
+    without = dict.fromkeys(one.engine for one in records if one.engine not in told)
+    if not told or not without:
+        return []
+    engines = ", ".join(without)
+    return [f"Peak memory is not told of {engines}: it is in a graph's pool, or not torch's own."]
 
 
 # --- parts ------------------------------------------------------------------------------------

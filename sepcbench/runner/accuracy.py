@@ -46,8 +46,8 @@ def run_accuracy(run: Run) -> None:
 
 def rows_to_score(run: Run) -> list[SuiteRow]:
     """The rows that have a checkpoint or will be trained; of others there is a note."""
-    trains, given = recipe_of(run) is not None, run.options.checkpoints
-    rows = [row for row in run.rows if trains or row.name in given]
+    given = run.options.checkpoints
+    rows = [row for row in run.rows if row.name in given or recipe_of(run, row) is not None]
     missing = len(run.rows) - len(rows)
     if missing:
         run.notes.append(
@@ -61,17 +61,18 @@ def rows_to_score(run: Run) -> list[SuiteRow]:
 def _job(run: Run, row: SuiteRow, seed: int, sets: Sets) -> _Job:
     given = run.options.checkpoints.get(row.name)
     label = f"{row.label}, seed {seed}" if seed else row.label
+    passes = [] if row.test_time is None else [row.test_time]
     if given is not None:
         fixed = sets.fixed(row.spec)
         files = [given, sets.val.annotations, *([fixed] if fixed else [])]
-        key = key_of(row.spec, run.device_kind, *(sets.digest(file) for file in files))
+        key = key_of(row.spec, run.device_kind, *(sets.digest(file) for file in files), *passes)
         return _Job(row, seed, label, given, None, key)
-    recipe = with_seed(recipe_of(run), seed)
+    recipe = with_seed(recipe_of(run, row), seed)
     assert recipe is not None  # rows without a checkpoint are left out where none is trained
     trained = recipe_key(run, row.spec, recipe, sets)
     trainee = Trainee(label, row.spec, recipe, trained, row)
     val = [] if sets.made_here else [sets.digest(sets.val.annotations)]
-    job = _Job(row, seed, label, None, trainee, key_of(row.spec, trained, *val))
+    job = _Job(row, seed, label, None, trainee, key_of(row.spec, trained, *val, *passes))
     return replace(job, trainee=replace(trainee, kind=job.kind("training")))
 
 
@@ -109,5 +110,5 @@ def _checkpoint(run: Run, job: _Job, sets: Sets) -> Path:
 
 def _score(run: Run, job: _Job, path: Path, sets: Sets) -> dict[str, Record]:
     """The records by kind as stored."""
-    scored = score(run, job.label, job.row.spec, path, sets)
+    scored = score(run, job.label, job.row, path, sets)
     return {job.kind(plain): record for plain, record in scored.items()}

@@ -8,7 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from sepcbench.errors import EngineError
-from sepcbench.records import Failure, Latency, Record, interrupted
+from sepcbench.records import Failure, Latency, Record, cut_short, interrupted
 from sepcbench.runner.state import Run, keep, reason, todo_rows
 from sepcbench.specs import Dtype, EngineName
 from sepcbench.specs.protocols import protocol_on
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 Conditions = tuple[EngineName, Dtype, int]
 
+# For parts and energy of a set's cases beyond the suite's own conditions; at batch 1 only.
+EXTRA_SECONDS_ON_GPU = 90.0
+
 
 def run_latency(run: Run) -> None:
     """Time the chosen rows against each other and against the suite's first row.
 
     What has one batch (on a GPU: one batch and dtype) is timed in turns and stored at once; if one
     of its records is missing, all of them are timed again. After Ctrl-C the complete rounds are
-    stored.
+    stored; if all rounds were there, they are not timed again.
     """
     settings, first = run.suite.file.latency, run.suite.rows[0]
     group = run.rows if first in run.rows else (first, *run.rows)
@@ -151,9 +154,10 @@ def _time(
     cases = [_case(row.name, conditions, own, shape) for conditions in keys for row in group]
     reference = _case(group[0].name, turns.reference, own, shape)
     timed = cases if turns.reference in keys else [reference, *cases]
-    # parts at the suite's own batch only: every part of every case takes seconds of its own
-    split = run.options.device.startswith("cuda") and reference.batch == own[2]
-    setting = Setting(plain.scope, run.options.device, plain.protocol, split=split)
+    on_gpu = run.options.device.startswith("cuda")
+    # every part takes seconds of its own: under the suite's own conditions always, else for so long
+    extra_s = EXTRA_SECONDS_ON_GPU if on_gpu and reference.batch == 1 else 0.0
+    setting = Setting(plain.scope, run.options.device, plain.protocol, split=True, extra_s=extra_s)
     check(setting)
     records: dict[str, Any] = {}
     chosen = [case for case in timed if case.row in built]
@@ -168,6 +172,20 @@ def _time(
                 lambda part: _keep_part(run, cases, part),
             )
             records = dict(found)
+    _store(run, records, cases, failed, own, keys)
+    if cut_short(records.values()):
+        raise KeyboardInterrupt
+
+
+def _store(
+    run: Run,
+    records: Mapping[str, Any],
+    cases: list[Case],
+    failed: Mapping[str, str],
+    own: Conditions,
+    keys: Mapping[Conditions, str],
+) -> None:
+    """Store the records of a set of turns; those that were broken off are timed again."""
     broken_off = interrupted(records.values())
     by_case = {(case.row, case.kind): case.name for case in cases}
     for row in run.rows:
@@ -179,8 +197,6 @@ def _time(
                 else records[by_case[row.name, kind]]
             )
             keep(run, row, kind, "interrupted" if broken_off else key, record)
-    if broken_off:
-        raise KeyboardInterrupt
 
 
 def _title(run: Run, several: Iterable[Conditions]) -> str:

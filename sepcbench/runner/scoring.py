@@ -12,6 +12,8 @@ from sepcbench.records import Record
 from sepcbench.runner.sets import Sets
 from sepcbench.runner.state import Run
 from sepcbench.specs import HeadSpec, VariantSpec
+from sepcbench.specs.test_time import TestTime
+from sepcbench.suites import SuiteRow
 
 
 def kinds(head: HeadSpec) -> tuple[str, ...]:
@@ -21,13 +23,21 @@ def kinds(head: HeadSpec) -> tuple[str, ...]:
     return ("accuracy", "masks") if "masks" in head.needs else ("accuracy",)
 
 
-def score(run: Run, label: str, spec: VariantSpec, path: Path, sets: Sets) -> Mapping[str, Record]:
-    """Score a checkpoint on the split val; the records by kind."""
+def score(run: Run, label: str, row: SuiteRow, path: Path, sets: Sets) -> Mapping[str, Record]:
+    """Score a checkpoint on the split val, with the row's test-time options; records by kind."""
     from sepcbench.checkpoints import native
     from sepcbench.measures.scoring import scores
 
-    found = detect(run, label, spec, path, sets, "val")
-    return scores(sets.val, found, spec, native.digest(path), referee=run.options.referee)
+    spec, passes = row.spec, row.test_time
+    found = detect(run, label, spec, path, sets, "val", passes)
+    return scores(
+        sets.val,
+        found,
+        spec,
+        native.digest(path),
+        referee=run.options.referee,
+        test_time="" if passes is None else str(passes),
+    )
 
 
 def finished_images(run: Run, checkpoint: Path) -> Path:
@@ -43,7 +53,13 @@ def forget_images(run: Run, checkpoint: Path) -> None:
 
 
 def detect(
-    run: Run, label: str, spec: VariantSpec, path: Path, sets: Sets, split: str
+    run: Run,
+    label: str,
+    spec: VariantSpec,
+    path: Path,
+    sets: Sets,
+    split: str,
+    test_time: TestTime | None = None,
 ) -> list[dict[str, Any]]:
     """Run a checkpoint over a split; COCO entries."""
     from sepcbench.checkpoints import loading
@@ -64,5 +80,6 @@ def detect(
             progress=progress,
             workers=run.options.workers,
             keep=finished_images(run, path),
+            test_time=test_time,
             levels=split == "val" and spec.head.one_stage,
         )

@@ -59,7 +59,8 @@ def open_sets(run: Run) -> Sets:
         folder = _generated(run)
         return Sets(open_data(folder, "train"), open_data(folder, "val"), {}, made_here=True)
     files = {} if options.proposals is None else {"val": options.proposals}
-    train = open_data(options.data, "train") if options.train else None
+    masks = any("masks" in row.spec.head.needs for row in run.rows)
+    train = open_data(options.data, "train", segmentations=masks) if options.train else None
     return Sets(train, open_data(options.data, "val"), files)
 
 

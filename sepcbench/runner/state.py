@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sepcbench.errors import Interrupted, SepcbenchError, StoreError
 from sepcbench.records import Environment, Failure, Record
@@ -27,7 +28,8 @@ class RunOptions:
     `seeds` are counted from the recipe's own: 0 is that one, of which `accuracy` is.
 
     With `train` rows without a checkpoint are trained on the split train of `data`, by `recipe`,
-    else the suite's, else 1x; without `data` they are trained on the generated set anyway.
+    else the row's, else the suite's, else 1x; without `data` they are trained on the generated set
+    anyway. `recipe_fields` are changed in each of these.
 
     `jobs` are devices: each takes one row after the other, by `command` in a process of its own.
     A `part` is such a process. `workers` are processes that read images.
@@ -44,6 +46,7 @@ class RunOptions:
     seeds: tuple[int, ...] = (0,)
     train: bool = False
     recipe: Recipe | None = None
+    recipe_fields: Mapping[str, Any] = field(default_factory=dict)
     jobs: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     part: bool = False
@@ -91,12 +94,25 @@ def reason(error: BaseException) -> str:
 
 
 def keep(run: Run, row: SuiteRow, kind: str, key: str, record: Record) -> None:
+    """Store a record of a row, and note it where it is a failure.
+
+    Args:
+        run: takes the failure, and has the store.
+        row: which row.
+        kind: as stored, such as "accuracy@1".
+        key: what the record depends on.
+        record: to store, in the place of an older one.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     if isinstance(record, Failure):
         run.failures.append(record)
     run.store.write(Stored(row.name, kind, key, now(), record, row.spec, run.environment))
 
 
 def todo_rows(run: Run, kind: str, keys: Mapping[str, str]) -> list[SuiteRow]:
+    """The rows of which a kind of record is not stored under its key, by row's name; or all."""
     return [
         row
         for row in run.rows

@@ -34,13 +34,18 @@ class Trainee:
         return run.options.work / "trained" / f"{self.spec.name}-{self.key}"
 
 
-def recipe_of(run: Run) -> Recipe | None:
-    """How rows without a checkpoint are trained; None if they are not."""
-    options = run.options
-    if options.data is not None and not options.train:
+def recipe_of(run: Run, row: SuiteRow | None = None) -> Recipe | None:
+    """How a row without a checkpoint, or the suite's RPN, is trained; None if it is not."""
+    options, suite = run.options, run.suite.file
+    trained = options.train if options.data is not None else suite.shapes is not None
+    if not trained:
         return None
-    chosen = options.recipe or run.suite.file.train
-    return chosen or (recipes.load(COCO_RECIPE) if options.data is not None else None)
+    chosen = options.recipe or (row.train if row else None) or suite.train
+    if chosen is None and options.data is not None:
+        chosen = recipes.load(COCO_RECIPE)
+    if not options.recipe_fields:
+        return chosen
+    return recipes.changed(chosen or Recipe(), options.recipe_fields)
 
 
 def recipe_key(run: Run, spec: VariantSpec, recipe: Recipe | None, sets: Sets) -> str:
@@ -49,6 +54,8 @@ def recipe_key(run: Run, spec: VariantSpec, recipe: Recipe | None, sets: Sets) -
     data: object = run.suite.file.shapes
     if not sets.made_here and sets.train is not None:
         data = sets.digest(sets.train.annotations)
+    if recipe is not None and Path(recipe.pretrained).is_file():
+        recipe = replace(recipe, pretrained=sets.digest(Path(recipe.pretrained)))
     parts = [replace(spec, name=""), data, recipe, run.device_kind]
     return key_of(*parts, *([] if fixed is None else [replace(fixed, name="")]))
 
@@ -62,13 +69,16 @@ def train(run: Run, trainee: Trainee, sets: Sets) -> Path:
     """Train, going on from where an earlier run was stopped; the checkpoint."""
     from sepcbench.checkpoints import native
     from sepcbench.data.proposals import read_proposals
+    from sepcbench.measures.training_score import evaluator
     from sepcbench.training.loop import train as run_training
     from sepcbench.training.state import resumable
 
     if sets.train is None:
         raise UsageError(f"'{trainee.label}' has no checkpoint; give --checkpoint ROW=FILE")
-    out = trainee.folder(run)
+    out, device = trainee.folder(run), run.options.device
     fixed = sets.fixed(trainee.spec, "train")
+    # after every epoch of those that count in epochs, where no proposals would have to be read too
+    scored = trainee.recipe.epochs and fixed is None
     title = f"{run.suite.name}: train {trainee.label}"
     shared = locked(out, OTHER_WORK, name=".row.lock", wait_s=WAIT_S)
     with shared, run.bar(title) as progress:
@@ -77,12 +87,14 @@ def train(run: Run, trainee: Trainee, sets: Sets) -> Path:
             sets.train,
             trainee.recipe,
             proposals=None if fixed is None else read_proposals(fixed, sets.train),
-            device=run.options.device,
+            device=device,
             out=out,
             resume=not run.options.fresh and resumable(out),
             progress=progress,
             save=native.save,
             workers=run.options.workers,
+            evaluate=evaluator(sets.val, device, run.options.workers) if scored else None,
+            evaluate_epochs=1,
         )
     if trainee.row is not None and not _has_training(run, trainee, record):
         keep(run, trainee.row, trainee.kind, trainee.key, record)

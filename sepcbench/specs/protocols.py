@@ -8,6 +8,9 @@ from typing import Any, Literal
 from sepcbench.errors import require
 from sepcbench.specs.names import Scope
 
+# Times the time limit, where there are too few rounds yet.
+OVERTIME = 2.0
+
 ProtocolName = Literal["standard", "thorough", "paper"]
 
 
@@ -18,8 +21,9 @@ class Protocol:
     A round takes `samples_per_round` samples of every variant, in an order shuffled by `seed`.
     Sampling stops after `rounds`, or when the relative spread of the round medians of every
     variant is below `stop_spread` (never before `min_rounds`; 0 switches it off), or after
-    `max_seconds`. Warm-up has settled when the medians of its last two windows agree within
-    `settle_spread`; with 0 the count of its iterations is enough.
+    `max_seconds`, of which "thorough" takes up to twice as much for its `min_rounds`. Warm-up has
+    settled when the medians of its last two windows agree within `settle_spread`; with 0 the count
+    of its iterations is enough.
     """
 
     rounds: int = 50
@@ -38,6 +42,14 @@ class Protocol:
         require(self.rounds >= 1, "rounds is at least 1")
         require(self.samples_per_round >= 1, "samples_per_round is at least 1")
         require(self.max_seconds > 0, "max_seconds is above 0")
+
+    def limit_s(self, done: int) -> float:
+        """Seconds that sampling may take, after so many rounds.
+
+        Ratios of "thorough" come from `min_rounds`, so up to these it may take twice as long.
+        """
+        short = self.name == "thorough" and done < self.min_rounds
+        return self.max_seconds * (OVERTIME if short else 1.0)
 
     def changed(self, **fields: Any) -> Protocol:
         """The same with other fields; rounds and warm-up never beyond their limits."""
@@ -69,7 +81,8 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
     ),
 }
 
-# Of one set of turns; there is one for every batch and dtype, and a kill loses one.
+# Of one set of turns, twice that where 50 rounds take longer; there is one for every batch and
+# dtype, and a kill loses one.
 SUITE_SECONDS_ON_GPU = 240.0
 
 # What a protocol times where nothing else is asked for: scope and batch.

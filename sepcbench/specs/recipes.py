@@ -19,7 +19,8 @@ class Recipe:
 
     `batch` is the images of one iteration (one step of the optimizer), whatever they are spread
     over: each of the processes takes its share, in `accumulate` passes one after the other. With a
-    `reference_batch` the learning rate is for that batch and grows linearly with the batch.
+    `reference_batch` the learning rate is for that batch and grows linearly with the batch. With
+    `images_per_pass`, `accumulate` follows where a norm of the pyramid trains: see `for_norms`.
     `epochs` above 0 gives the length instead of `iterations`.
 
     `sync_norm` gathers the batch statistics of norms over all processes. `short_sides` draws the
@@ -45,6 +46,7 @@ class Recipe:
     epochs: float = 0.0
     reference_batch: int = 0
     accumulate: int = 1
+    images_per_pass: int = 0
     amp: Amp = "none"
     channels_last: bool = False
     sync_norm: bool = False
@@ -61,6 +63,7 @@ class Recipe:
         require(0 <= self.epochs < float("inf"), "epochs is a number of 0 or more")
         require(self.reference_batch >= 0, "reference_batch is 0 (no scaling) or more")
         require(self.accumulate >= 1, "accumulate is at least 1")
+        require(self.images_per_pass >= 0, "images_per_pass is 0 (as many as fall to it) or more")
         low, high = self.short_sides or (1, 1)
         require(1 <= low <= high, "short_sides are two sizes in pixels, the smaller first")
 
@@ -77,6 +80,20 @@ class Recipe:
             return self
         iterations = max(1, round(self.epochs * images / self.batch))
         return replace(self, iterations=iterations, epochs=0.0)
+
+    def for_norms(self, processes: int) -> Recipe:
+        """The same where norms train, whose statistics are those of `images_per_pass` images.
+
+        So many passes that each process takes as many at a time as the papers' GPUs did, or fewer
+        where they do not divide. What is set already stays: passes, and norms of all processes.
+        """
+        images, rest = divmod(self.batch, processes)
+        if not self.images_per_pass or self.accumulate > 1 or self.sync_norm or rest:
+            return self
+        fits = (n for n in range(1, images + 1) if images % n == 0)
+        return replace(
+            self, accumulate=next(n for n in fits if images // n <= self.images_per_pass)
+        )
 
     def share(self, processes: int) -> int:
         """Images per process and pass.

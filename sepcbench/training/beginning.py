@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,12 +16,13 @@ from sepcbench.data.needs import check_learnable
 from sepcbench.data.proposals import Proposals
 from sepcbench.data.training_loader import TrainingBatch, TrainingLoader
 from sepcbench.errors import DataError
+from sepcbench.ops.modes import has_training_norm
 from sepcbench.ops.synced_norm import synchronised
-from sepcbench.processes import Job, announced, gathered
+from sepcbench.processes import Job, announced, gathered, share_weights
 from sepcbench.specs import Recipe, VariantSpec
 from sepcbench.training import randomness, state
 from sepcbench.training.objectives import check_trainable
-from sepcbench.training.pretrained import load_backbone
+from sepcbench.training.pretrained import digest, load_backbone
 from sepcbench.training.schedule import build_optimizer
 from sepcbench.training.session import Session
 from sepcbench.training.step import Learner, targets_of
@@ -41,7 +41,8 @@ def check(
     check_learnable(spec, data, proposals)
     recipe.share(announced().world)
     data = learnable(data, recipe)
-    check_images(data)
+    if announced().leads:  # the others would ask the same disk for the same files
+        check_images(data)
     return data
 
 
@@ -53,10 +54,10 @@ def learnable(data: CocoData, recipe: Recipe) -> CocoData:
     """
     if not recipe.skip_empty:
         return data
-    images = tuple(image for image in data.images if len(data.objects(image.id).boxes))
-    if not images:
+    kept = data.with_objects()
+    if not kept.images:
         raise DataError(f"{data.annotations}: no image has an object, and the recipe skips those")
-    return replace(data, images=images)
+    return kept
 
 
 @contextmanager
@@ -72,7 +73,9 @@ def begin(
 ) -> Iterator[Session]:
     """A session at its first iteration, or where the state in a folder was kept (`resume`)."""
     going_on, folder = resume
-    detector = detectors.build(spec)
+    detector = detectors.build(spec).train()
+    if has_training_norm([*detector.necks, detector.head]):
+        recipe = _with_passes(recipe, job, say)
     if recipe.pretrained and not going_on and job.leads:
         line = load_backbone(detector, recipe.pretrained)
         if say:
@@ -84,6 +87,7 @@ def begin(
     optimizer = build_optimizer(recipe, detector)
     learner = Learner(detector, recipe)
     session = Session(detector, learner, optimizer, scaler, recipe, data, proposals, device, job)
+    session.weights = digest(recipe.pretrained)
     # every process draws its own: of candidates to sample, for one
     if job.rank:
         randomness.reseed(recipe.seed + job.rank * 1_000_003)
@@ -95,6 +99,18 @@ def begin(
         yield session
 
 
+def _with_passes(recipe: Recipe, job: Job, say: Callable[[str], None] | None) -> Recipe:
+    """The recipe with as many passes as norms need, and a line on what they see."""
+    wanted, recipe = recipe.images_per_pass, recipe.for_norms(job.world)
+    images = recipe.share(job.world)
+    if say is None or not job.leads or not wanted or recipe.sync_norm:
+        return recipe
+    line = f"norms train on {images} images at a time (accumulate {recipe.accumulate})"
+    fewer = f", fewer than the recipe's {wanted}; use fewer processes or --recipe sync_norm=true"
+    say(line + (fewer if images < wanted else ""))
+    return recipe
+
+
 def _distributed(learner: nn.Module, batch: TrainingBatch, device: str) -> nn.Module:
     """The learner as one of several processes; weights and buffers become those of the first.
 
@@ -102,6 +118,7 @@ def _distributed(learner: nn.Module, batch: TrainingBatch, device: str) -> nn.Mo
     first pass tells: only then are they looked for in every iteration, a walk through the graph.
     Buffers are the first process's before every iteration: what it keeps is what all go on from.
     """
+    share_weights(learner)  # random ones of a frozen backbone may give no numbers at all
     some = any(gathered(_without_gradient(learner, batch, device)))
     return DistributedDataParallel(
         learner, find_unused_parameters=some, gradient_as_bucket_view=True

@@ -33,8 +33,9 @@ from sepcbench.training.watching import Log, Progress, label, logged
 
 Evaluate = Callable[[Detector], float | None]
 
-# A state is kept after so many iterations, or the first one that ends so long after the last
-SAVE_EVERY, SAVE_SECONDS = 100, 300.0
+# A state is kept when so many seconds have passed since the last; that of small weights also after
+# every so many iterations (a ResNet-50's state and weights are 450 MB)
+SAVE_SECONDS, SAVE_EVERY, SMALL_BYTES = 300.0, 100, 16 << 20
 LOG_EVERY = 10
 
 
@@ -46,7 +47,7 @@ class _Around:
     save: Save | None
     progress: Progress | None
     evaluate: Evaluate | None
-    evaluate_every: int
+    evaluate_every: float
     log: Log | None
 
 
@@ -63,7 +64,8 @@ def train(
     save: Save | None = None,
     workers: int = 0,
     evaluate: Evaluate | None = None,
-    evaluate_every: int = 0,
+    evaluate_every: float = 0,
+    evaluate_epochs: float = 0,
     log: Log | None = None,
     say: Callable[[str], None] | None = None,
 ) -> tuple[Detector, Training]:
@@ -78,7 +80,8 @@ def train(
         proposals: of every image, for a variant that needs them.
         device: where to train; "cuda" is the GPU of this process's number on its machine.
         out: folder for `state.pt` (to resume) and `last.safetensors`, both written every
-            `SAVE_EVERY` iterations and at the end, and `best.safetensors`.
+            `SAVE_SECONDS`, for small weights every `SAVE_EVERY` iterations too, and at the end;
+            and `best.safetensors`.
         resume: go on from `state.pt` in `out`.
         progress: called with (iterations done, all iterations, losses and speed).
         save: writes `last.safetensors`; without it only the state is kept.
@@ -86,8 +89,9 @@ def train(
         evaluate: scores the detector, higher is better, in every process; that with the best score
             of the first process is kept in `best.safetensors`.
         evaluate_every: iterations between two evaluations; 0 evaluates at the end only.
+        evaluate_epochs: the same in passes over the images to learn from; 0 for `evaluate_every`.
         log: called with an iteration and named values, every `LOG_EVERY` iterations.
-        say: called with a line on what the backbone's weights are.
+        say: called with a line on what the backbone's weights are, or what norms see.
 
     Returns:
         The detector in eval mode, and the record of the training.
@@ -106,7 +110,8 @@ def train(
     spec = replace(spec, num_classes=len(data.categories))
     recipe = recipe.for_images(len(data.images))
     device = processes.own_device(device)
-    around = _Around(out, save, progress, evaluate, evaluate_every, log)
+    every = evaluate_epochs * len(data.images) / recipe.batch or evaluate_every
+    around = _Around(out, save, progress, evaluate, every, log)
     with (
         alone(out),
         processes.joined(device) as job,
@@ -166,11 +171,16 @@ def _iterate(session: Session, stream: Iterator[TrainingBatch]) -> Values:
 
 def _due(session: Session, since: float) -> bool:
     """Whether to keep a state now; the clock of the first process decides for all."""
-    if session.iteration % SAVE_EVERY == 0:
+    if session.iteration % SAVE_EVERY == 0 and _small(session):
         return True
     late = time.monotonic() - since > SAVE_SECONDS
     # asked rarely: it makes all processes wait for each other
     return session.iteration % LOG_EVERY == 0 and bool(processes.of_leader(late))
+
+
+def _small(session: Session) -> bool:
+    detector = session.detector
+    return sum(t.nbytes for t in [*detector.parameters(), *detector.buffers()]) <= SMALL_BYTES
 
 
 def _show(session: Session, values: Values, around: _Around) -> None:
@@ -183,11 +193,27 @@ def _show(session: Session, values: Values, around: _Around) -> None:
         around.log(session.iteration, logged(session, values))
 
 
+def due(iteration: int, every: float, total: int) -> bool:
+    """Whether to evaluate after an iteration: after each `every`, which may be a fraction, rounded.
+
+    After the last one of all too, and then not a tenth of `every` or less before it. Epochs are
+    parts of the whole, whose last iteration is rounded too.
+    """
+    if iteration == total:
+        return True
+    parts = round(total / every) if every else 0
+    if parts and abs(parts * every - total) < 1:
+        every = total / parts
+    count = round(iteration / every) if every else 0
+    return count > 0 and iteration == round(count * every) and total - iteration > every / 10
+
+
 def _evaluate(session: Session, around: _Around) -> bool:
     """Score the detector if it is time to, and keep it if it is the best; whether it was."""
-    every = around.evaluate_every or session.recipe.iterations
-    last = session.iteration == session.recipe.iterations
-    if around.evaluate is None or (session.iteration % every and not last):
+    recipe = session.recipe
+    if around.evaluate is None or not due(
+        session.iteration, around.evaluate_every, recipe.iterations
+    ):
         return False
     processes.share_buffers(session.detector)
     generators = randomness.state(session.device)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +13,11 @@ from torch import Tensor, nn
 
 from sepcbench.detectors import Detector
 from sepcbench.errors import CheckpointError, UsageError
-from sepcbench.specs import BackboneSpec, ResNetSpec, TimmSpec
+from sepcbench.specs import BackboneSpec, Conventions, ResNetSpec, TimmSpec
 
 IMAGENET = "imagenet"
+# of the values 0 to 1 of red, green and blue, as torchvision's weights were trained
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CLASSIFIER = ("fc.", "classifier.", "head.")
 _STAGES = ("layer1.", "layer2.", "layer3.", "layer4.")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -49,9 +53,9 @@ def load_backbone(detector: Detector, source: str) -> str:
         UsageError: there are no such weights for this backbone.
         CheckpointError: they cannot be had or read, or do not fit.
     """
-    spec = detector.spec.backbone
+    spec, how = detector.spec.backbone, detector.spec.conventions
     if source == IMAGENET:
-        name, state = _imagenet(spec)
+        name, state = _imagenet(spec, how)
     else:
         name, state = source, _read(Path(source))
     inside = detector.backbone.net if isinstance(spec, TimmSpec) else detector.backbone
@@ -60,6 +64,14 @@ def load_backbone(detector: Detector, source: str) -> str:
     dropped = f"; left out {_few(fit.dropped)}" if fit.dropped else ""
     fresh = f"; random {_few(fit.fresh)}" if fit.fresh else ""
     return f"backbone: {len(state) - len(fit.dropped)} tensors from {name}{dropped}{fresh}"
+
+
+def digest(source: str) -> str | None:
+    """Of the file that a recipe's weights come from; None if it is none, or not there."""
+    if source in ("", IMAGENET) or not Path(source).is_file():
+        return None
+    with open(source, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def fitted(backbone: nn.Module, state: Mapping[str, Tensor], name: str) -> Fit:
@@ -90,9 +102,9 @@ def _few(keys: list[str] | tuple[str, ...]) -> str:
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
-def _imagenet(spec: BackboneSpec) -> tuple[str, dict[str, Tensor]]:
+def _imagenet(spec: BackboneSpec, how: Conventions) -> tuple[str, dict[str, Tensor]]:
     if isinstance(spec, TimmSpec):
-        return f"timm's {spec.model}", _from_timm(spec)
+        return f"timm's {spec.model}", _from_timm(spec, how)
     if not isinstance(spec, ResNetSpec):
         raise UsageError(
             f"backbone '{spec.label}' has no ImageNet weights; set the recipe's pretrained to '' "
@@ -104,6 +116,12 @@ def _imagenet(spec: BackboneSpec) -> tuple[str, dict[str, Tensor]]:
             f"torchvision has no ImageNet weights of ResNet {spec.depth} with {spec.groups} groups "
             f"of {spec.group_width}; give a file with --recipe pretrained=FILE"
         )
+    if spec.depth >= 50 and spec.stride_in != "3x3":
+        raise UsageError(
+            "torchvision's ImageNet weights have the stride in the 3x3 conv, and this backbone in "
+            "the first 1x1; use --set stride_in=3x3, or give a file with --recipe pretrained=FILE"
+        )
+    _check_pixels(how, _MEAN, _STD, "torchvision's")
     import torchvision
 
     kind, version = TORCHVISION[shape].split(".")
@@ -114,13 +132,35 @@ def _imagenet(spec: BackboneSpec) -> tuple[str, dict[str, Tensor]]:
         raise _offline(f"torchvision's {TORCHVISION[shape]}", weights.url, error) from None
 
 
-def _from_timm(spec: TimmSpec) -> dict[str, Tensor]:
+def _from_timm(spec: TimmSpec, how: Conventions) -> dict[str, Tensor]:
     from sepcbench.backbones.timm_features import create_pretrained
 
     try:
-        return dict(create_pretrained(spec).state_dict())
+        net = create_pretrained(spec)
     except (OSError, RuntimeError, ValueError) as error:
         raise _offline(f"timm's weights of {spec.model}", "their hub", error) from None
+    config: Any = getattr(net, "pretrained_cfg", None) or {}
+    _check_pixels(how, config.get("mean", _MEAN), config.get("std", _STD), "timm's")
+    return dict(net.state_dict())
+
+
+def _check_pixels(
+    how: Conventions, mean: Sequence[float], std: Sequence[float], whose: str
+) -> None:
+    """Check that images are normalised as the weights were trained: a frozen stem stays so.
+
+    Raises:
+        UsageError: they are not.
+    """
+    scale = 255.0 if how.value_range == "255" else 1.0
+    pairs = [*zip(how.mean, mean), *zip(how.std, std)]
+    alike = all(math.isclose(own / scale, theirs, rel_tol=0.01) for own, theirs in pairs)
+    if how.channels != "rgb" or not alike:
+        raise UsageError(
+            f"{whose} ImageNet weights are for RGB of mean {tuple(mean)} and deviation "
+            f"{tuple(std)}, which conventions '{how.name}' do not give; choose others with --set, "
+            "or give a file with --recipe pretrained=FILE"
+        )
 
 
 def _offline(what: str, url: str, error: Exception) -> CheckpointError:

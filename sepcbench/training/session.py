@@ -32,6 +32,7 @@ class Session:
         scores: (iteration, score) of the evaluations on the way.
         kept: the iteration whose state is on disk, 0 for none.
         skipped: iterations in a row without a step, for gradients beyond float16.
+        weights: digest of the file that the backbone started from; None where there is no file.
     """
 
     detector: Detector
@@ -48,6 +49,7 @@ class Session:
     scores: list[tuple[int, float]] = field(default_factory=list)
     kept: int = 0
     skipped: int = 0
+    weights: str | None = None
     meter: Meter = field(default_factory=Meter)
 
     @property

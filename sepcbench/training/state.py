@@ -23,6 +23,8 @@ from sepcbench.whole_files import replacing, sweep
 
 Save = Callable[[Path, Detector, Sequence[str], Training | None], None]
 
+# what older states do not have
+_LATER = ("annotations", "pretrained file")
 STATE, LAST, BEST = "state.pt", "last.safetensors", "best.safetensors"
 
 
@@ -85,6 +87,8 @@ def _identity(session: Session) -> dict[str, Any]:
         "variant": codec.encode(session.detector.spec),
         "recipe": _lasting(session.recipe),
         "data": [session.data.name, len(session.data.images)],
+        "annotations": session.data.digest,
+        "pretrained file": session.weights,
         "proposals": session.proposals and session.proposals.digest,
         "number of processes": session.job.world,
     }
@@ -103,9 +107,12 @@ def restore(session: Session, out: Path | None) -> None:
             processes.
     """
     state = read(out)
+    kept = state["identity"]
+    # the file may be gone, which a run that goes on does not need
+    session.weights = session.weights or kept.get("pretrained file")
     ours = _identity(session)
     for what in ours:
-        if state["identity"].get(what) != ours[what]:
+        if kept.get(what) != ours[what] and (what in kept or what not in _LATER):
             raise UsageError(
                 f"cannot resume in '{out}': its {what} is not the one asked for; "
                 "use the same options or another --out"

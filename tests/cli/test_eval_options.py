@@ -92,7 +92,7 @@ def test_sizes_and_levels_come_in_tables_and_records(
     assert not value(capsys, words(made))["levels"]
     assert run(words(made, "--by-size", "--format", "md")) == 0
     out = capsys.readouterr().out
-    for text in ("AP by size (root of the area in pixels)", "| 16-32 |", "| 1/8-1/4 |", "| P3 |"):
+    for text in ("AP by size (root of the area in pixels)", "| 16-32 |", "| 1/8-1/4 |", "P3, %"):
         assert text in out
 
 
@@ -111,7 +111,7 @@ def test_the_referee_sees_what_eval_found(
     made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = value(capsys, words(made))
-    assert value(capsys, words(made, "--referee")) == wanted
+    assert value(capsys, words(made, "--referee")) == {**wanted, "refereed": True}
     same = coco_referee._check_same
     monkeypatch.setattr(
         coco_referee, "_check_same", lambda name, ours, theirs: same(name, ours + 1e-9, theirs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -76,10 +77,10 @@ def calls(stand_in: dict[str, str]) -> list[str]:
 
 def test_every_suite_that_times_is_a_step() -> None:
     steps = gpu("--list").stdout.split()
-    assert steps[:2] == ["tests", "trust"]
+    assert (steps[:2], steps[-1]) == (["tests", "trust"], "blocks")
     files = (ROOT / "suites").glob("*.toml")
     timed = {path.stem for path in files if "latency" in tomllib.loads(path.read_text())}
-    assert sorted(steps[2:]) == sorted(timed)
+    assert sorted(steps[2:-1]) == sorted(timed)
 
 
 @pytest.mark.slow
@@ -101,10 +102,21 @@ def test_correctness_comes_first_then_the_timers_then_the_suites(stand_in: dict[
     done = gpu(**stand_in)
     assert done.returncode == 0, done.stderr
     found = calls(stand_in)
-    assert found[0].startswith("-m pytest -m gpu")
+    assert found[0].startswith("-m pytest -p no:cacheprovider -m gpu and not slow tests/gpu ")
     assert found[1].startswith("-m sepcbench doctor --trust --device cuda")
-    assert all("--measures cost,latency" in call for call in found[2:])
-    assert [call.split()[3] for call in found[2:]] == gpu("--list").stdout.split()[2:]
+    assert all("--measures cost,latency" in call for call in found[2:-1])
+    assert [call.split()[3] for call in found[2:-1]] == gpu("--list").stdout.split()[2:-1]
+    assert found[-1].startswith("-m pytest -p no:cacheprovider -m gpu and slow tests/gpu/")
+
+
+def test_every_test_that_is_marked_gpu_is_in_a_folder_that_is_run() -> None:
+    tested = re.search(r"^TESTED=\((.*)\)", SCRIPT.read_text(), re.MULTILINE)
+    assert tested is not None
+    mark = re.compile(r"^(@|pytestmark = )pytest\.mark\.gpu$", re.MULTILINE)
+    marked = [file for file in (ROOT / "tests").rglob("*.py") if mark.search(file.read_text())]
+    folders = [ROOT / name for name in tested[1].split()]
+    assert marked
+    assert [file for file in marked if not any(file.is_relative_to(one) for one in folders)] == []
 
 
 def test_a_failed_step_does_not_stop_the_others(stand_in: dict[str, str]) -> None:

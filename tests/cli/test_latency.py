@@ -1,9 +1,11 @@
 """`sepcbench latency`."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from unit.make import latency as made_latency
 
 from sepcbench.cli.app import run
 from sepcbench.cli.latency_table import latency_table, ratio_cell
@@ -303,3 +305,13 @@ def test_what_did_not_work_is_told_below_the_table(capsys, monkeypatch):
         f"No launches: RuntimeError: profiler is off: {TINY[0]} (eager, fp32, batch 1), {TINY[1]}"
     )
     assert out.count(told) == 1
+
+
+def test_doubts_on_a_gpu_are_launches_and_too_few_rounds():
+    """What the profiler says decides; a long wall time alone is no sign of gaps."""
+    idle = replace(made_latency("v", "cuda"), busy_share=0.5, rounds=10)
+    busy = replace(made_latency("w", "cuda"), busy_share=0.9, rounds=50, wall_median_s=9.0)
+    notes = " ".join(latency_table({"a": idle, "b": busy}).notes)
+    assert "Limited by launches (GPU busy less than 80% of the time): v (eager" in notes
+    assert "Fewer than 50 rounds: v (eager" in notes
+    assert "w (eager" not in notes

@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from killing import litter
@@ -10,6 +13,7 @@ from sepcbench.cli.app import run
 from sepcbench.runner.places import rows_locked
 from sepcbench.store import Store
 
+ROOT = Path(__file__).parents[2]
 SUITE = """
 title = "Rows"
 measures = ["cost", "accuracy"]
@@ -237,6 +241,41 @@ def test_the_recipe_of_a_coco_folder_is_1x_unless_the_suite_or_the_user_says(fol
     assert (changed.batch, changed.learning_rate) == (4, recipes.load("1x").learning_rate)
     shorter = chosen("own.toml", ["iterations=5"])
     assert (shorter.iterations, shorter.epochs) == (5, 0)
+    assert chosen("own.toml", ["seed=1", "batch=4", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize("seeds", [("1", "2"), ("2", "1")])
+def test_of_a_field_that_is_given_twice_the_last_value_counts_in_every_process(folder, seeds):
+    """Also where the order of sets differs from process to process."""
+    given = [f"seed={seed}" for seed in seeds]
+    code = f"from sepcbench.cli.training_plan import recipe_fields; print(recipe_fields({given}))"
+    for hashing in ("1", "2", "3"):
+        environment = os.environ | {"PYTHONHASHSEED": hashing, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+        )
+        assert done.stdout == f"{{'seed': '{seeds[-1]}'}}\n", done.stderr
+
+
+def test_a_row_is_trained_and_scored_in_its_own_way(folder):
+    row = '[[row]]\nname = "sepc"\n'
+    own = 'train = {iterations = 3}\ntest_time = {scales = "48,64", flip = true}\n'
+    assert command("--measures", "accuracy", *FAST[2:]) == 0
+    before = records(folder)
+    (folder / "rows.toml").write_text(SUITE.replace(row, row + own))
+    assert command("--measures", "accuracy") == 0
+    after = records(folder)
+    fpn = {name for name in before if name.startswith("fpn")}
+    assert {name: after[name] for name in fpn} == {name: before[name] for name in fpn}
+    assert after["sepc.training"]["record"]["iterations"] == 3
+    assert after["sepc.accuracy"]["record"]["test_time"] == "scales 48,64, flip"
+    assert after["fpn.accuracy"]["record"]["test_time"] == ""
+    table = next(folder.glob("results/rows/*/table.md")).read_text()
+    assert "sepc: scales 48,64, flip" in table
+    # a field of the command line changes each row's own recipe
+    assert command("--measures", "accuracy", "--recipe", "seed=5") == 0
+    changed = [records(folder)[f"{name}.training"]["record"] for name in ("fpn", "sepc")]
+    assert [(one["iterations"], one["seed"]) for one in changed] == [(2, 5), (3, 5)]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +286,7 @@ def test_the_recipe_of_a_coco_folder_is_1x_unless_the_suite_or_the_user_says(fol
         (["--jobs", "0"], "--jobs '0' is no number of jobs"),
         (["--jobs", "cuda:0,cuda:1"], "no CUDA device"),
         (["--recipe", "3x"], "unknown recipe '3x'"),
-        (["--recipe", "1x", "--recipe", "2x"], "names one recipe"),
+        (["--recipe", "1x", "--recipe", "2x"], "takes one name"),
         (["--recipe", "batches=2"], "did you mean 'batch'"),
         (["--seeds", "0"], "greater than or equal to 1"),
         (["--row", "sepk"], "did you mean 'sepc'"),

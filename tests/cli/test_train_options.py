@@ -82,16 +82,22 @@ def test_options_come_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"), [("500", 500), ("1 epoch", 25), ("2epochs", 50), ("0.5e", 12)]
+    ("given", "field", "number"),
+    [
+        ("500", "evaluate_every", 500),
+        ("1 epoch", "evaluate_epochs", 1),
+        ("2epochs", "evaluate_epochs", 2),
+        ("0.5e", "evaluate_epochs", 0.5),
+    ],
 )
-def test_how_often_to_score(given: str, wanted: int) -> None:
-    assert every(given, images=100, batch=4) == wanted
+def test_how_often_to_score(given: str, field: str, number: float) -> None:
+    assert every(given) == {field: number}
 
 
 @pytest.mark.parametrize("given", ["often", "0", "1.5", "-1", "2 days"])
 def test_how_often_to_score_has_its_line(given: str) -> None:
     with pytest.raises(UsageError, match="--evaluate-every"):
-        every(given, images=100, batch=4)
+        every(given)
 
 
 @pytest.mark.parametrize(

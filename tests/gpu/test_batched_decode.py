@@ -9,7 +9,10 @@ import torch
 
 from sepcbench import detectors
 from sepcbench.heads import LevelOutput
-from sepcbench.heads.batched_decode import BatchedDecoder, Padded, PaddedDetector, to_detections
+from sepcbench.heads.batched_decode import BatchedDecoder, Padded, to_detections
+from sepcbench.measures.decoding import FramedAndDecoded
+from sepcbench.measures.lifelike import liven
+from sepcbench.measures.scopes import Frame
 from sepcbench.ops.nms import batched_nms, parallel_nms
 from sepcbench.variants import VARIANTS
 
@@ -31,6 +34,13 @@ def outputs_of(detector: detectors.Detector, images: torch.Tensor) -> list[Level
     return [
         output._replace(cls=torch.randn_like(output.cls) * 1.5 - 3.0) for output in detector(images)
     ]
+
+
+def framed(name: str, images: torch.Tensor) -> tuple[detectors.Detector, FramedAndDecoded]:
+    """A detector that finds boxes though its weights are random, and it with its decode."""
+    detector = detectors.build(VARIANTS[name], seed=0).cuda().eval()
+    liven(detector, images[:1], 0, boxes=True)
+    return detector, FramedAndDecoded(detector, Frame(SHAPE, len(images))).eval()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,9 +65,8 @@ def test_a_recorded_decode_gives_the_plain_detections(name: str, batch: int) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_whole_detector_is_recorded_with_its_decode(name: str) -> None:
-    detector = detectors.build(VARIANTS[name], seed=0).cuda().eval()
-    module = PaddedDetector(detector, [SHAPE], None).eval()
     images = torch.randn(1, 3, *SHAPE, device="cuda")
+    detector, module = framed(name, images)
     with torch.no_grad():
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -67,18 +76,18 @@ def test_a_whole_detector_is_recorded_with_its_decode(name: str) -> None:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            found = module(images)
+            outputs, found = module(images)
         images.copy_(torch.randn_like(images))
         graph.replay()
-        wanted = detector.detect(images, [SHAPE])
+        wanted = detector.decode(outputs, [SHAPE], None, SHAPE)
+    assert len(wanted[0].scores) > 0
     agree(found, wanted)
 
 
 def test_nothing_waits_for_the_device() -> None:
     """As torch itself sees it."""
-    detector = detectors.build(VARIANTS[NAMES[0]], seed=0).cuda().eval()
-    module = PaddedDetector(detector, [SHAPE], None).eval()
     images = torch.randn(1, 3, *SHAPE, device="cuda")
+    _, module = framed(NAMES[0], images)
     with torch.no_grad():
         module(images)
         torch.cuda.set_sync_debug_mode("error")

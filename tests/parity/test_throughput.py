@@ -65,6 +65,36 @@ def test_evaluation_is_twice_as_fast_as_usual_ways_with_the_same_ap(data: CocoDa
     assert speeds[PLAIN].ap == pytest.approx(speeds[OURS].ap, abs=1e-3)
     assert speeds[REFERENCE].ap == pytest.approx(speeds[OURS].ap, abs=0.05)
     print({way: (round(one.images_per_s, 1), round(one.ratio, 2)) for way, one in speeds.items()})
-    least = 1.0 if busy or cores < 2 else 2.0
-    assert speeds[PLAIN].ratio >= least
-    assert speeds[REFERENCE].ratio >= least
+    idle = not busy and cores >= 2
+    least = 2.0 if idle else 1.0
+    for way in (PLAIN, REFERENCE):
+        assert speeds[way].ratio >= least, (
+            f"{speeds[way].ratio:.2f} times the images/s of {way}, wanted {least:g} "
+            + (
+                "on two idle cores; run it again if something else ran meanwhile"
+                if idle
+                else f"only, as the machine is busy or has {cores} core: 2 holds on two idle ones"
+            )
+        )
+
+
+@pytest.mark.slow
+def test_no_way_reads_the_annotation_file_on_the_clock(
+    data: CocoData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pycocotools import coco
+
+    read: list[str] = []
+    real = coco.COCO.__init__
+
+    def counted(self: coco.COCO, path: str | None = None) -> None:
+        read.extend([path] if path else [])
+        real(self, path)
+
+    monkeypatch.setattr(coco.COCO, "__init__", counted)
+    detector, _ = train(variant("retinanet_tiny_fpn"), data.first(8), Recipe(iterations=1))
+    few = Setting(detector, data.first(8), data.classes, "cpu", batch=8, workers=0)
+    began: list[int] = []
+    compare(few, runs=2, progress=lambda done, total, label: began.append(len(read)))
+    assert began == [1] * 6
+    assert len(read) == 1

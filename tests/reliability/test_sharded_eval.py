@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +104,35 @@ def test_a_dying_process_ends_the_run_and_the_next_goes_on(
     assert json.loads(out) == wanted
     kept = (tmp_path / "kept").glob("*/*.jsonl")
     assert sum(path.read_bytes().count(b"\n") for path in kept) == IMAGES
+
+
+def test_torchrun_ends_with_an_error_when_one_process_fails(made: Path, tmp_path: Path) -> None:
+    """The command of the documentation, where one image, of the second process, is cut off."""
+    data = tmp_path / "data"
+    shutil.copytree(made / "data", data)
+    image = data / "val" / open_data(data, "val").images[1].file_name
+    image.write_bytes(image.read_bytes()[:100])
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["-m", "sepcbench", "eval", str(made / "run"), "--data", str(data), "--workers", "0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, *launcher, *words],
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            with suppress(ProcessLookupError):  # the launcher, and all that it has started
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0
+    assert out == "", "half a table"
+    said = [line for line in err.splitlines() if line.startswith("sepcbench: ")]
+    said.sort(key=lambda line: image.name not in line)
+    assert [line for line in said if image.name in line] == said[:1], err
+    # the first process, if it is not ended before it can say so
+    assert all("another process of this evaluation died" in line for line in said[1:]), err

@@ -95,6 +95,20 @@ def test_a_suite_and_its_flat_records(tmp_path: Path) -> None:
     assert not any(isinstance(value, (dict, list)) for value in table.to_numpy().ravel())
 
 
+def test_a_run_trains_on_ones_own_set_by_a_recipe(tmp_path: Path) -> None:
+    data = sepcbench.make_shapes(tmp_path / "set", images=4, val_images=2, size="64x64")
+    suite = tmp_path / "one.toml"
+    suite.write_text(f'title = "One"\n[[row]]\nname = "a"\nvariant = "{TINY}"\n')
+    short = {"recipe": "shapes", "iterations": 2, "batch": 2}
+    places = {"results": tmp_path / "results", "work": tmp_path / "work"}
+    found = sepcbench.run(
+        suite, measures=["accuracy"], data=data, train=True, recipe=short, workers=1, **places
+    )
+    (row,) = found.rows
+    assert (row.training.iterations, row.training.batch, row.training.images) == (2, 2, 4)
+    assert row.accuracy.images == 2
+
+
 @pytest.mark.parametrize(
     ("call", "line"),
     [
@@ -104,6 +118,9 @@ def test_a_suite_and_its_flat_records(tmp_path: Path) -> None:
         (lambda: sepcbench.latency([]), "nothing to time"),
         (lambda: sepcbench.train(TINY, ".", iteration=3), "did you mean 'iterations'"),
         (lambda: sepcbench.flops(lambda: 3), "not a torch.nn.Module"),
+        (lambda: sepcbench.run("bn", train=True), "train=True needs data="),
+        (lambda: sepcbench.run("bn", recipe="3x"), "unknown recipe '3x'"),
+        (lambda: sepcbench.run("bn", recipe={"batches": 1}), "did you mean 'batch'"),
     ],
 )
 def test_bad_calls_have_their_line(call, line: str) -> None:

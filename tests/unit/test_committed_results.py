@@ -7,7 +7,10 @@ import pytest
 from sepcbench import suites
 from sepcbench.records import Accuracy, Cost, Failure
 from sepcbench.results import kept_suite
-from sepcbench.store import Store, result_folders
+from sepcbench.runner.sets import Sets
+from sepcbench.runner.state import Run, RunOptions
+from sepcbench.runner.training import recipe_key, recipe_of, with_seed
+from sepcbench.store import Store, plain_kind, result_folders
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "suites").glob("*.toml"))
@@ -44,3 +47,23 @@ def test_every_detector_learns_the_generated_set(name):
         scored = records[row.name, "accuracy"]
         assert isinstance(scored, Accuracy)
         assert scored.ap50 > 0.5, row.name
+
+
+def test_committed_trainings_are_those_that_twins_would_run_today():
+    """A new field of a row, recipe or spec must not make what is stored stale."""
+    checked = 0
+    for name in NAMES:
+        suite = suites.twin(suites.load(str(ROOT / "suites" / f"{name}.toml")))
+        rows = {row.name: row for row in suite.rows}
+        for folder in result_folders(ROOT / "results", suite.name):
+            store = Store(folder)
+            for item in store.records():
+                if plain_kind(item.kind) != "training" or item.row not in rows:
+                    continue
+                run = Run(suite, RunOptions(), store, item.environment, suite.rows, None)
+                recipe = with_seed(recipe_of(run, rows[item.row]), item.record.seed)
+                sets = Sets(None, None, {}, made_here=True)
+                key = recipe_key(run, rows[item.row].spec, recipe, sets)
+                assert item.key == key, (name, item.row, item.kind)
+                checked += 1
+    assert checked > 100

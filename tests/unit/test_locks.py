@@ -1,5 +1,6 @@
 """One process at a time in a folder, whatever became of the last one."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 
+from sepcbench import locks
 from sepcbench.errors import StoreError
 from sepcbench.locks import NAME, locked
 
@@ -100,3 +102,58 @@ def test_one_at_a_time_among_many(tmp_path):
     running = [subprocess.Popen(command) for _ in range(4)]
     assert [process.wait(timeout=60) for process in running] == [0] * 4
     assert (tmp_path / "number").read_text() == "100"
+
+
+def flock_says(monkeypatch, *numbers):
+    """Have the next calls of flock fail with these errors, then work."""
+    real, left = locks.fcntl.flock, list(numbers)
+
+    def flock(handle, how):
+        if left:
+            number = left.pop(0)
+            raise OSError(number, os.strerror(number))
+        real(handle, how)
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    monkeypatch.setattr(locks, "_POLL_S", 0.0)
+    monkeypatch.setattr(locks, "_said", set())
+    return left
+
+
+def test_a_file_that_another_machine_has_just_removed_is_opened_again(tmp_path, monkeypatch):
+    left = flock_says(monkeypatch, errno.ESTALE, errno.ESTALE)
+    with locked(tmp_path, "go"):
+        assert left == []
+        # it is locked in truth
+        with pytest.raises(StoreError, match="another sepcbench"), locked(tmp_path, "go"):
+            pytest.fail("let in twice")
+
+
+def test_a_file_that_stays_stale_is_one_line(tmp_path, monkeypatch):
+    flock_says(monkeypatch, *[errno.ESTALE] * 1000)
+    with pytest.raises(StoreError, match="cannot be written: Stale"), locked(tmp_path, "go"):
+        pytest.fail("let in")
+
+
+@pytest.mark.parametrize("name", ["ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ENOLCK"])
+def test_a_disk_without_locks_locks_nothing_and_says_so_once(tmp_path, monkeypatch, capsys, name):
+    flock_says(monkeypatch, *[getattr(errno, name)] * 2)
+    for folder in ("a", "b"):
+        with locked(tmp_path / folder, "go"):
+            pass
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"sepcbench: {tmp_path / 'a'}: there are no locks")
+
+
+@pytest.mark.parametrize("name", ["EIO", "EBADF", "EINVAL"])
+def test_an_error_of_the_disk_is_no_lock(tmp_path, monkeypatch, capsys, name):
+    flock_says(monkeypatch, getattr(errno, name))
+    with pytest.raises(StoreError, match="cannot be written"), locked(tmp_path, "go"):
+        pytest.fail("let in")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_network_disk_that_denies_the_lock_has_given_it_to_another(tmp_path, monkeypatch):
+    flock_says(monkeypatch, errno.EACCES)
+    with pytest.raises(StoreError, match="another sepcbench"), locked(tmp_path, "go"):
+        pytest.fail("let in")

@@ -11,6 +11,7 @@ from sepcbench.errors import UsageError
 from sepcbench.merging import merge
 from sepcbench.records import Failure
 from sepcbench.results import keep_suite
+from sepcbench.specs import Recipe
 from sepcbench.store import Store, Stored
 from sepcbench.suites import RowEntry, SuiteFile, compile_suite
 from sepcbench.variants import VARIANTS
@@ -102,6 +103,7 @@ def test_scores_on_different_images_are_flagged(tmp_path):
     [
         (replace(SUITE.file, cost=replace(SUITE.file.cost, shape="64x64")), "cost differs"),
         (replace(SUITE.file, row=(ROWS[0], replace(ROWS[0], name="sepc"))), "row 'sepc' differs"),
+        (replace(SUITE.file, row=(ROWS[0], replace(ROWS[1], train=Recipe()))), "row 'sepc' diff"),
     ],
 )
 def test_different_suites_of_one_name_are_refused(tmp_path, changed, words):
@@ -109,6 +111,25 @@ def test_different_suites_of_one_name_are_refused(tmp_path, changed, words):
     second = folder(tmp_path / "b", suite=compile_suite("both", changed, "both"))
     with pytest.raises(UsageError, match=words):
         merge(None, [first, second], tmp_path / "out")
+
+
+def test_a_merge_leaves_no_record_of_an_earlier_one(tmp_path):
+    full = folder(tmp_path / "a", *(stored(row, "cost", cost(row)) for row in ("fpn", "sepc")))
+    part = folder(tmp_path / "b", stored("fpn", "cost", cost("fpn"), day=2))
+    for folders, rows in (([full, part], ["fpn", "sepc"]), ([part, part], ["fpn"])):
+        _, store = merge(None, folders, tmp_path / "out")
+        store.write_all(SUITE)
+        assert [item.row for item in Store(store.folder).records()] == rows
+
+
+def test_a_merge_never_removes_what_was_measured(tmp_path):
+    mine = folder(tmp_path / "out", stored("sepc", "cost", cost("sepc")))
+    other = folder(tmp_path / "a", stored("fpn", "cost", cost("fpn")))
+    _, store = merge(None, [other, other], tmp_path / "out")
+    assert store.folder == mine
+    with pytest.raises(UsageError, match="were measured, not merged; choose another --out"):
+        store.write_all(SUITE)
+    assert [item.row for item in Store(mine).records()] == ["sepc"]
 
 
 def test_the_command_writes_a_folder_that_can_be_reported_again(tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ ONE_X = recipes.load("1x").for_images(16 * EPOCH)
 
 
 def test_every_recipe_can_be_read() -> None:
-    assert {"1x", "2x", "2x_wide", "shapes"} <= set(recipes.names())
+    assert {"1x", "1x_two_stage", "2x", "2x_wide", "shapes"} <= set(recipes.names())
     for name in recipes.names():
         assert recipes.load(name).iterations
 
@@ -107,6 +107,92 @@ def test_what_is_wrong_has_its_line(tmp_path: Path, text: str, line: str) -> Non
 def test_a_file_that_is_not_there_has_its_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no such file"):
         recipes.load(str(tmp_path / "none.toml"))
+
+
+def test_two_stage_detectors_and_proposals_have_twice_the_rate_of_1x() -> None:
+    """mmdetection's configs/_base_/schedules/schedule_1x.py: lr=0.02 for 8 GPUs of 2 images."""
+    from sepcbench import suites
+
+    recipe = recipes.load("1x_two_stage")
+    assert recipe == replace(recipes.load("1x"), learning_rate=0.02)
+    assert recipe.peak_rate == 0.02
+    for name in suites.names():
+        for row in suites.load(name).rows:
+            if not row.spec.head.one_stage and name != "published_costs":  # which trains nothing
+                assert (row.train or suites.load(name).file.train) == recipe, (name, row.name)
+
+
+def test_the_rows_of_table_3_are_trained_as_the_paper_says() -> None:
+    """SEPC, section 5.2: 24 epochs, 640 to 800 pixels; 480 to 960 with the DCN backbone."""
+    from sepcbench import suites
+
+    suite = suites.load("state_of_the_art")
+    for row in suite.rows:
+        recipe = row.train or suite.file.train
+        assert recipe is not None
+        sides = (480, 960) if row.name.startswith("dcn") else (640, 800)
+        assert (recipe.epochs, recipe.short_sides) == (24, sides), row.name
+    twin = suites.twin(suite)
+    assert twin.file.train == Recipe(iterations=300)
+    assert all(row.train is None for row in twin.rows)
+
+
+@pytest.mark.parametrize(
+    ("train", "row", "wanted"),
+    [
+        ("", 'train = "2x"', recipes.load("2x")),
+        ('train = {recipe = "1x"}', "train = {seed = 3}", replace(recipes.load("1x"), seed=3)),
+        ('train = {recipe = "1x"}', 'train = {recipe = "2x", seed = 3}',
+         replace(recipes.load("2x"), seed=3)),
+        ('train = {recipe = "1x"}', "", None),
+    ],
+)  # fmt: skip
+def test_a_row_names_its_recipe_or_changes_the_suites(
+    tmp_path: Path, train: str, row: str, wanted: Recipe | None
+) -> None:
+    from sepcbench import suites
+    from sepcbench.codec import decode, encode
+
+    path = tmp_path / "mine.toml"
+    rows = f'[[row]]\nname = "fpn"\nvariant = "retinanet_r50_fpn"\n{row}\n'
+    path.write_text(f'title = "Mine"\n{train}\n{rows}')
+    suite = suites.load(str(path))
+    assert suite.rows[0].train == wanted
+    assert decode(suites.SuiteFile, encode(suite.file)) == suite.file
+    assert suites.twin(suite).rows[0].train is None
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ("train = {seed = 3}", "has fields on top of no recipe; add recipe = 'NAME'"),
+        ('train = "9x"', "unknown recipe '9x'"),
+        ('train = {recipe = "1x", lr = 1}', "unknown key 'lr'"),
+        ("train = 3", "expected a table"),
+        ('test_time = {scales = "400:1"}', "row 'a': test_time: scales '400:1'"),
+        ('test_time = {scale = "400"}', "did you mean 'scales'"),
+        ('test_time = {flip = true}\nset = {head = "x"}', "head"),
+    ],
+)
+def test_what_is_wrong_with_a_row_has_its_line(tmp_path: Path, row: str, line: str) -> None:
+    from sepcbench import suites
+
+    path = tmp_path / "mine.toml"
+    rows = f'[[row]]\nname = "a"\nvariant = "retinanet_r50_fpn"\n{row}\n'
+    path.write_text(f'title = "Mine"\n{rows}')
+    with pytest.raises(UsageError, match=line) as error:
+        suites.load(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_test_time_options_are_for_one_stage(tmp_path: Path) -> None:
+    from sepcbench import suites
+
+    path = tmp_path / "mine.toml"
+    rows = '[[row]]\nname = "a"\nvariant = "faster_rcnn_r50_fpn"\ntest_time = {flip = true}\n'
+    path.write_text(f'title = "Mine"\n{rows}')
+    with pytest.raises(UsageError, match="row 'a': test_time is for one-stage detectors"):
+        suites.load(str(path))
 
 
 def test_a_suite_names_a_recipe(tmp_path: Path) -> None:

@@ -127,6 +127,22 @@ def test_complete_rounds_are_stored_on_the_way_and_timed_again(tmp_path, monkeyp
     assert len(groups) == 2
 
 
+def test_ctrl_c_after_the_timing_stores_what_is_complete_and_stops(tmp_path, monkeypatch, groups):
+    def interrupted(self, ready):
+        raise KeyboardInterrupt
+
+    run = new_run(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("sepcbench.measures.closer.Closer.look", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_latency(run)
+    records = [item.record for item in run.store.records()]
+    assert [(one.stopped, one.batch) for one in records] == [("rounds", 1)] * 4
+    assert {one.notes for one in records} == {("not looked at: interrupted",)}
+    run_latency(new_run(tmp_path))
+    assert [names[0] for names in groups] == ["fpn", "fpn@eager-fp32-2"]
+
+
 def test_an_engine_that_cannot_run_here_is_left_out_with_a_note(tmp_path):
     run = new_run(tmp_path, cpu=MoreTimings(engines=("eager", "graphed", "fused_graphed")))
     run_latency(run)
@@ -221,7 +237,7 @@ def test_a_rerun_times_only_the_dtypes_that_are_missing(tmp_path, groups, apart)
     assert (tmp_path / "records" / "fpn.latency.json").read_bytes() == own
 
 
-def test_parts_are_timed_at_the_suites_own_batch(tmp_path, monkeypatch):
+def test_parts_and_energy_have_a_budget_beyond_the_suites_own_conditions(tmp_path, monkeypatch):
     run = new_run(tmp_path)
     run = replace(run, options=replace(run.options, device="cuda"))
     settings = replace(run.suite.file.latency, cuda=GPU)
@@ -229,12 +245,13 @@ def test_parts_are_timed_at_the_suites_own_batch(tmp_path, monkeypatch):
     seen = []
 
     def measured(built, cases, setting, *args):
-        seen.append((cases[0].batch, setting.split, setting.protocol.name))
+        seen.append((cases[0].batch, setting.split, setting.extra_s, setting.protocol.name))
         return {case.name: Failure("", case.kind, "no GPU") for case in cases}
 
     monkeypatch.setattr(measuring, "measure_group", measured)
     run_latency(run)
-    assert seen == [(1, True, "thorough")] * 3 + [(2, False, "thorough")] * 2
+    some = latency_module.EXTRA_SECONDS_ON_GPU
+    assert seen == [(1, True, some, "thorough")] * 3 + [(2, True, 0.0, "thorough")] * 2
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def bag_losses(
         matched = match_probabilities(boxes, targets, scores.shape[2], spec.bag_iou, how)
     # FL((1 - P(a is in a bag)) * P(a shows an object)), equation 7
     foreground = (scores * (1 - matched)).clamp(_TINY, 1 - _TINY)
-    background = F.binary_cross_entropy(foreground, torch.zeros_like(foreground), reduction="none")
+    background = _cross_entropy(foreground, 0.0)
     negative = (1 - spec.focal_alpha) * (foreground**spec.focal_gamma * background).sum()
     bags = max(1, objects * min(spec.bag_anchors, len(anchors)))
     return BagLosses(positive / max(1, objects), negative / bags)
@@ -147,6 +147,11 @@ def _positive(
     )
     located = torch.exp(-spec.box_weight * distance.sum(dim=2))
     likely = bag_probability(scores[image, bag, labels[:, None]] * located)
-    return spec.focal_alpha * F.binary_cross_entropy(
-        likely, torch.ones_like(likely), reduction="none"
-    )
+    return spec.focal_alpha * _cross_entropy(likely, 1.0)
+
+
+def _cross_entropy(probabilities: Tensor, wanted: float) -> Tensor:
+    """Binary cross entropy of each; NaN of NaN, on which torch's own ends the process on a GPU."""
+    known = probabilities.nan_to_num(nan=0.5)
+    losses = F.binary_cross_entropy(known, torch.full_like(known, wanted), reduction="none")
+    return torch.where(known == probabilities, losses, probabilities.detach())

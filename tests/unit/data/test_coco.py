@@ -141,3 +141,33 @@ def test_reading_and_scoring_need_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_images_without_objects_go_with_their_crowds(tmp_path: Path) -> None:
+    """Of three images one has objects, one a crowd and a box of no width, one nothing."""
+    coco_sets.write(tmp_path)
+    data = open_data(tmp_path)
+    kept = data.with_objects()
+    assert [image.id for image in kept.images] == [10]
+    assert {box.image_id for box in kept.boxes} == {10}
+    assert len(kept.objects(10).boxes) == 2
+    assert kept.with_objects() is kept
+
+
+def test_the_digest_is_of_what_is_learnt(tmp_path: Path) -> None:
+    path = coco_sets.write(tmp_path, coco_sets.with_rectangles(coco_sets.document()))
+    data = open_data(tmp_path)
+    text = path.read_text()
+    assert open_data(tmp_path, segmentations=False).digest == data.digest
+    for old, new in (('"bbox": [5, 6, 20, 30]', '"bbox": [5, 6, 20, 31]'), ('"dog"', '"cow"')):
+        assert old in text
+        path.write_text(text.replace(old, new))
+        assert open_data(tmp_path).digest != data.digest
+
+
+def test_segmentations_can_be_left_out(tmp_path: Path) -> None:
+    coco_sets.write(tmp_path, coco_sets.with_rectangles(coco_sets.document()))
+    assert all(box.segmentation is not None for box in open_data(tmp_path).boxes)
+    lean = open_data(tmp_path, segmentations=False)
+    assert all(box.segmentation is None for box in lean.boxes)
+    assert [box[:-1] for box in lean.boxes] == [box[:-1] for box in open_data(tmp_path).boxes]

@@ -12,6 +12,7 @@ import coco_sets
 import pytest
 import torch
 
+from sepcbench.data import workers
 from sepcbench.data.coco import CocoData, open_data
 from sepcbench.data.evaluation_loader import evaluation_batches
 from sepcbench.data.order import EpochOrder
@@ -206,3 +207,32 @@ def test_a_worker_that_is_killed_ends_the_run(data: CocoData) -> None:
 
     with pytest.raises(DataError, match="a process that loads images died"):
         list(prefetched(load, range(6), 1))
+
+
+def test_workers_keep_no_files_open(tmp_path: Path) -> None:
+    """Each tensor that a worker sends is an open file there until it lets go of it."""
+    coco_sets.write(tmp_path, coco_sets.document(16))
+    loader = _loader(open_data(tmp_path), batch=1, workers=1)
+
+    def load(number: int) -> tuple[Any, int]:
+        return loader._load_batch(number), len(os.listdir("/proc/self/fd"))
+
+    counts = [count for _, count in prefetched(load, range(32), 1)]
+    assert max(counts) < min(counts) + 10, "of 16 images, two or more tensors each"
+
+
+@pytest.mark.parametrize(
+    "error", [EOFError(), ConnectionResetError(104, "reset"), RuntimeError("0 items of ancdata")]
+)
+def test_what_ends_the_talk_with_workers_has_its_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def ended(*given: Any, **options: Any) -> Any:
+        yield 0
+        raise error
+
+    monkeypatch.setattr(workers, "DataLoader", ended)
+    items = prefetched(abs, range(6), 1)
+    assert next(items) == 0
+    with pytest.raises(DataError, match="or of files to open; try fewer --workers"):
+        next(items)

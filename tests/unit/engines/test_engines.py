@@ -104,6 +104,7 @@ def test_without_a_compiler_compiled_says_so(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(EngineError, match="needs a C\\+\\+ compiler"):
         check_compiler("cpu", "fp32")
+    check_compiler("cuda:0", "fp32")  # triton brings its own
 
 
 def test_every_module_is_compiled_however_many_there_are() -> None:
@@ -200,6 +201,43 @@ def test_onnxruntime_refuses_what_it_cannot_compute() -> None:
         onnx_runtime.check_onnxruntime("cpu", "bf16")
     with pytest.raises(EngineError, match="no NoSuchProvider"):
         onnx_runtime.check_provider("onnxruntime", "NoSuchProvider")
+
+
+def test_onnxruntime_works_on_a_stream_of_its_own_between_torchs_work() -> None:
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            events.append(f"{self.name} waits for {other.name}")
+
+    events: list[str] = []
+    call = onnx_runtime.in_line(
+        lambda: events.append("run") or "outputs", Stream("its own"), lambda: Stream("torch's")
+    )
+    assert call() == "outputs"
+    assert events == ["its own waits for torch's", "run", "torch's waits for its own"]
+
+
+def test_tensorrt_by_onnxruntime_uses_float16_only_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[dict[str, object]] = []
+
+    def run_by(module: nn.Module, inputs: object, providers_for: object) -> None:
+        seen.append(providers_for(torch.device("cuda"))[0][1])  # type: ignore[operator]
+
+    monkeypatch.setattr(tensorrt, "_has_torch_tensorrt", lambda: False)
+    monkeypatch.setattr(tensorrt, "_has_provider", lambda: True)
+    monkeypatch.setattr(tensorrt, "run_by", run_by)
+    options = {"device_id": 0, "user_compute_stream": "1"}
+    monkeypatch.setattr(tensorrt, "cuda_options", lambda device: options)
+    for dtype in (torch.float32, torch.float16):
+        tensorrt.run_tensorrt(nn.Identity(), ([torch.zeros(1, dtype=dtype)],))
+    assert [one["trt_fp16_enable"] for one in seen] == [False, True]
+    tensorrt.check_tensorrt("cuda", "tf32")
+    with pytest.raises(EngineError, match="cannot switch TF32 off"):
+        tensorrt.check_tensorrt("cuda", "fp32")
 
 
 # --- on a GPU -----------------------------------------------------------------------------------

@@ -30,6 +30,10 @@ class FakeRecorder:
             call()
         self.events.append(f"warmed up {times}")
 
+    def refuse_waits(self, call: Callable[[], Any]) -> None:
+        call()
+        self.events.append("waits refused")
+
     def new_pool(self) -> object:
         self.pools += 1
         return f"pool {self.pools}"
@@ -71,7 +75,8 @@ def test_warm_up_comes_before_the_recording_and_a_replay_after_it() -> None:
     recorder, module = FakeRecorder(), Twice()
     graphed = Graphed(module, recorder)
     assert graphed(pyramid(4, 1.0))["maps"][0].unique() == 2.0
-    assert recorder.events == [f"warmed up {WARM_UPS}", "recorded in pool 1", "replayed"]
+    expected = [f"warmed up {WARM_UPS}", "waits refused", "recorded in pool 1", "replayed"]
+    assert recorder.events == expected
 
 
 def test_a_known_shape_is_replayed_with_new_values_at_the_same_addresses() -> None:
@@ -119,7 +124,7 @@ def test_the_call_of_a_measurement_copies_nothing() -> None:
     assert call()["maps"][0].unique() == 2.0
     given[0].fill_(3.0)  # it reads the example inputs themselves
     assert call()["maps"][0].unique() == 6.0
-    assert recorder.events[2:] == ["replayed", "replayed"]
+    assert recorder.events[3:] == ["replayed", "replayed"]
 
 
 def test_weights_live_as_long_as_the_call() -> None:
@@ -137,6 +142,62 @@ def test_what_waits_for_the_device_is_one_line() -> None:
 
     with pytest.raises(EngineError, match=r"Twice cannot be captured.*not permitted when stream"):
         Graphed(Twice(), Strict())(pyramid(4, 1.0))
+
+
+def test_what_waits_is_never_recorded() -> None:
+    class Watching(FakeRecorder):
+        def refuse_waits(self, call: Callable[[], Any]) -> None:
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    recorder = Watching()
+    with pytest.raises(EngineError, match=r"Twice cannot be captured.*synchronizing"):
+        Graphed(Twice(), recorder)(pyramid(4, 1.0))
+    assert recorder.events == [f"warmed up {WARM_UPS}"]
+
+
+def test_a_pool_in_which_a_recording_broke_off_is_not_used_again() -> None:
+    class Once(FakeRecorder):
+        broken = False
+
+        def record(self, call: Callable[[], Any], pool: object) -> Any:
+            if self.broken:
+                self.broken = False
+                raise RuntimeError("operation not permitted when stream is capturing")
+            return super().record(call, pool)
+
+    recorder = Once()
+    first = Graphed(Twice(), recorder)
+    first(pyramid(4, 1.0))
+    recorder.broken = True
+    with pytest.raises(EngineError):
+        Graphed(Twice(), recorder)(pyramid(4, 1.0))
+    second = Graphed(Twice(), recorder)
+    assert second(pyramid(4, 2.0))["maps"][0].unique() == 4.0
+    assert [event for event in recorder.events if "pool" in event] == [
+        "recorded in pool 1",
+        "recorded in pool 2",
+    ]
+    assert first(pyramid(4, 3.0))["maps"][0].unique() == 6.0
+
+
+def test_what_a_cache_gives_while_recording_lives_as_long_as_the_recording() -> None:
+    from sepcbench.engines import canvas
+    from sepcbench.engines.canvas import PackedPyramid, pack, rectified
+
+    class Rectifies(nn.Module):
+        def forward(self, maps: list[Tensor]) -> Tensor:
+            packed, layout = pack(maps)
+            found = rectified(PackedPyramid(maps[0].clone(), packed, layout, clean=False))
+            assert isinstance(found, PackedPyramid)
+            return found.canvas
+
+    graphed = Graphed(Rectifies(), FakeRecorder())
+    given = pyramid(4, 1.0)
+    graphed(given)
+    (recording,) = graphed.recordings.values()
+    _, layout = pack(given)
+    cached = canvas._limits(layout, torch.float32, torch.device("cpu"))
+    assert {id(x) for x in cached} <= {id(x) for x in recording.held}
 
 
 def test_running_out_of_memory_is_told_as_that() -> None:
@@ -196,3 +257,30 @@ def test_a_real_recording_refuses_what_waits_for_the_device() -> None:
     with pytest.raises(EngineError, match="cannot be captured"):
         run_graphed(Waits(), (x,))
     assert float((x + 1).sum()) == 8.0  # the device still works
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_a_recording_that_breaks_off_does_not_spoil_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the call that refuses waits first, so that the capture itself fails."""
+
+    class Waits(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * float(x.sum())
+
+    monkeypatch.setattr(CudaRecorder, "refuse_waits", lambda self, call: None)
+    x = torch.ones(4, device="cuda")
+    kept = run_graphed(nn.Softplus(), (x,))
+    stream = torch.cuda.current_stream()
+    with pytest.raises(EngineError, match="cannot be captured"):
+        run_graphed(Waits(), (x,))
+    assert torch.cuda.current_stream() == stream
+    assert torch.rand(3, device="cuda").shape == (3,)  # the generator is not capturing
+    detector = fold(randomised("retinanet_tiny_sepc")).cuda()
+    images = torch.randn(1, 3, 128, 128, device="cuda")
+    call = run_graphed(detector, (images,))
+    assert output_error(call(), detector(images)) < TOLERANCES["tf32"]
+    assert torch.equal(kept(), nn.functional.softplus(x))
+    torch.cuda.empty_cache()

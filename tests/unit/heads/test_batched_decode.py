@@ -6,15 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from waiting import NoWaiting
 
 from sepcbench.errors import UsageError
 from sepcbench.heads import HEADS, Detections, LevelOutput
 from sepcbench.heads.batched_decode import (
     BatchedDecoder,
-    PaddedDetector,
-    decode_batched,
     to_detections,
     unsupported,
 )
@@ -169,29 +167,13 @@ def test_it_says_where_it_had_too_few_steps() -> None:
     assert not BatchedDecoder(head, IMAGES, None, PADDED, steps=1)(outputs).exact.any()
 
 
-@every_head
-def test_decode_batched_always_gives_the_plain_detections(
-    spec: TowerSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    head = build(spec)
-    outputs = outputs_of(head)
-    wanted = head.decode(outputs, IMAGES, None, PADDED)
-    check(decode_batched(head, outputs, IMAGES, None, PADDED), wanted)
-    monkeypatch.setattr(BatchedDecoder.__init__, "__kwdefaults__", {"candidates": 2, "steps": 1})
-    check(decode_batched(head, outputs, IMAGES, None, PADDED), wanted)
-    assert (
-        decode_batched(head, [o._replace(cls=o.cls[:0]) for o in outputs], [], None, PADDED) == []
-    )
-
-
 class OwnDecode(RetinaHead):
     def decode(self, *_: object) -> list[Detections]:  # type: ignore[override]
         return ["its own"]  # type: ignore[list-item]
 
 
-def test_heads_that_are_not_supported_say_so_and_decode_as_ever() -> None:
+def test_heads_that_are_not_supported_say_so() -> None:
     own = OwnDecode(RetinaSpec(depth=0, channels=8), (8,) * 3, 3, STRIDES, NATIVE)
-    assert decode_batched(own, [], [(4, 4)], None, PADDED) == ["its own"]
     with pytest.raises(UsageError, match="OwnDecode decodes in a way of its own; use its plain"):
         BatchedDecoder(own, IMAGES, None, PADDED)
     rpn = HEADS[RpnSpec](RpnSpec(), (256,) * 5, 3, (4, 8, 16, 32, 64), NATIVE)
@@ -213,25 +195,3 @@ def test_half_precision_outputs_in_channels_last() -> None:
     found = BatchedDecoder(head, IMAGES, None, PADDED)(outputs)
     assert found.boxes.dtype == found.scores.dtype == torch.float32
     check(to_detections(found), head.decode(outputs, IMAGES, None, PADDED))
-
-
-class Network(nn.Module):
-    """A detector as far as `PaddedDetector` needs one; its images are the coarsest level."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = build(SPECS["fcos"])
-        self.outputs = outputs_of(self.head)
-
-    def forward(self, images: Tensor) -> list[LevelOutput]:
-        return [o._replace(cls=o.cls + images.mean()) for o in self.outputs]
-
-
-def test_a_detector_and_its_decode_as_one_module() -> None:
-    network, images = Network().eval(), torch.ones(2, 3, *PADDED)
-    module = PaddedDetector(network, [PADDED] * 2, FACTORS)
-    module(images)
-    with torch.no_grad(), NoWaiting():
-        found = module(images)
-    wanted = network.head.decode(network(images), [PADDED] * 2, FACTORS, PADDED)
-    check(to_detections(found), wanted)

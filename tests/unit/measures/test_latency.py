@@ -13,12 +13,13 @@ from sepcbench import codec, detectors
 from sepcbench.engines.engine import Engine, run_eagerly, unchanged
 from sepcbench.errors import EngineError, UsageError
 from sepcbench.measures import latency as latency_module
-from sepcbench.measures.cases import DTYPES, cases_of
+from sepcbench.measures.cases import DTYPES, Case, cases_of
+from sepcbench.measures.closer import Closer
 from sepcbench.measures.latency import Setting, measure, measure_group
 from sepcbench.measures.monitor import FakeMonitor
 from sepcbench.measures.scopes import SCOPES
 from sepcbench.measures.timers import FakeTimer
-from sepcbench.records import DeviceState, Failure, Latency
+from sepcbench.records import DeviceState, Failure, Latency, cut_short
 from sepcbench.specs import NATIVE, PROTOCOLS, Dtype, Protocol, Scope
 from sepcbench.variants import VARIANTS
 
@@ -389,7 +390,45 @@ def test_ctrl_c_in_the_passes_after_the_timing_keeps_the_times(monkeypatch):
     monkeypatch.setattr("sepcbench.measures.closer.Closer.look", interrupted)
     timer = FakeTimer()
     found = run({"a": Stub(timer)}, timer)["a"]
-    assert (found.stopped, found.rounds) == ("interrupted", 20)
+    assert (found.stopped, found.rounds) == ("rounds", 20)
+    assert found.notes == ("not looked at: interrupted",)
+    assert cut_short([found])
+
+
+def test_ctrl_c_in_the_passes_after_the_timing_keeps_those_that_were_made(monkeypatch):
+    """And no further set of turns is begun."""
+    look, seen = Closer.look, []
+
+    def second(self, ready):
+        seen.append(ready.case.name)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return look(self, ready)
+
+    monkeypatch.setattr("sepcbench.measures.closer.Closer.look", second)
+    timer = FakeTimer()
+    rows = {"a": Stub(timer), "b": Stub(timer), "c": Stub(timer)}
+    found = run(rows, timer, scope="end-to-end", shape=[(8, 16), (16, 16)])
+    assert [record.shape for record in found.values()] == [(8, 16)] * 3
+    assert [record.detections for record in found.values()] == [7, None, None]
+    untold = ["not looked at: interrupted" in record.notes for record in found.values()]
+    assert untold == [False, True, True]
+
+
+@pytest.mark.parametrize(("extra_s", "measured"), [(math.inf, 2), (0.0, 1)])
+def test_parts_and_energy_beyond_the_suites_own_conditions_have_a_budget(extra_s, measured):
+    timer = FakeTimer()
+    cases = [
+        Case("more", "a", "folded", "fp32", 1, (8, 16), "latency@folded-fp32-1"),
+        Case("own", "a", "eager", "fp32", 1, (8, 16)),
+    ]
+    monitor = FakeMonitor([DeviceState(sm_mhz=1000.0)], watts=3.0, clock=timer)
+    setting = Setting(
+        "forward", "cpu", QUICK, ENGINES_HERE, timer, monitor, extra_s=extra_s
+    )  # fmt: skip
+    found = measure_group({"a": Stub(timer)}, cases, setting)
+    assert found["own"].energy_j == pytest.approx(3 * 0.123)
+    assert sum(record.energy_j is not None for record in found.values()) == measured
 
 
 def test_protocol_mean_and_device_are_recorded():
@@ -494,3 +533,24 @@ def test_real_detectors_on_a_gpu(scope, dtype):
         assert record.wall_median_s > record.median_s > 0
         assert [len(taken) for taken in record.wall_samples_s] == [5] * 3
         assert record.device_name == torch.cuda.get_device_name()
+
+
+@pytest.mark.gpu
+def test_engines_on_a_gpu_with_boxes_and_a_network_that_cannot_be_recorded():
+    """A two-stage row waits for the device: its graphs fail, all that comes after works."""
+    names = ("faster_rcnn_tiny_fpn", "retinanet_tiny_sepc")
+    rows = {name: detectors.build(VARIANTS[name], seed=0) for name in names}
+    engines = ["eager", "graphed", "fused_graphed"]
+    found = measure(
+        rows, scope="end-to-end", shape=(256, 256), device="cuda", dtype=["fp32", "fp16"],
+        engine=engines, protocol=Protocol(rounds=3, samples_per_round=2, warmup_seconds=0.1),
+    )  # fmt: skip
+    for name, record in found.items():
+        if name.startswith("faster") and "graphed" in name:
+            assert isinstance(record, Failure)
+            assert "cannot be captured" in record.reason
+            continue
+        assert isinstance(record, Latency), record
+        assert record.detections > 0
+        assert (record.peak_bytes is None) == ("graphed" in name)
+        assert record.launches > 0

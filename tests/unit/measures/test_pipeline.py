@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from waiting import NoWaiting
 
 from sepcbench.conventions import CONVENTIONS
 from sepcbench.data.transforms import prepare
-from sepcbench.measures.pipeline import prepare_into, raw_images, scale_of
+from sepcbench.measures.pipeline import prepare_into, preparing, raw_images, scale_of
 
 
 @pytest.mark.parametrize("name", ["native", "torchvision", "detectron2"])
@@ -35,3 +36,12 @@ def test_every_image_of_a_batch_is_written():
     images = torch.full((3, 3, 20, 30), float("nan"), dtype=torch.float16)
     prepare_into(images, raw_images((20, 30), 3, seed=0), CONVENTIONS["native"])
     assert images.isfinite().all()
+
+
+def test_nothing_but_the_images_comes_from_the_host_in_a_call():
+    images, raw = torch.empty(2, 3, 20, 30), raw_images((20, 30), 2, seed=0)
+    prepare = preparing(images, raw, CONVENTIONS["native"])
+    with NoWaiting():
+        prepare()
+    with pytest.raises(AssertionError, match="lift_fresh"), NoWaiting():
+        preparing(images, raw, CONVENTIONS["native"])

@@ -162,6 +162,22 @@ def test_a_matmul_is_timed_as_what_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
     assert roofline._bytes_per_s.__wrapped__("cpu", 1) == pytest.approx(2 * 1000 / 1e-3)
 
 
+@pytest.mark.parametrize(("device", "sides"), [("cpu", [8, 16]), ("cuda", [8, 16, 32])])
+def test_a_gpu_takes_all_sides_and_a_cpu_stops_in_time(
+    device: str, sides: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a side costs grows 8 times; on a GPU the first one may only be slow to launch."""
+    seconds = {8: 0.005, 16: 0.04, 32: 0.3}
+    monkeypatch.setattr(roofline, "_SIDES", {device: tuple(seconds)})
+    monkeypatch.setattr(roofline, "_matmul", lambda side, device, dtype: side)
+    taken: list[int] = []
+    monkeypatch.setattr(
+        roofline, "_fastest", lambda device, side: (taken.append(side), seconds[side])[1]
+    )
+    roofline._macs_per_s.__wrapped__(device, "fp32", 1)
+    assert taken == sides
+
+
 @pytest.mark.gpu
 def test_half_precision_is_faster_on_a_gpu() -> None:
     half, single = rates("cuda", "fp16"), rates("cuda", "fp32")

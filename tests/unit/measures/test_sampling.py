@@ -186,6 +186,21 @@ def test_stops_before_the_time_limit():
     assert {len(row.rounds) for row in found.values()} == {3}
 
 
+@pytest.mark.parametrize(("name", "rounds"), [("standard", 8), ("thorough", 12)])
+def test_the_least_rounds_of_thorough_may_take_twice_the_time(name, rounds):
+    """Rounds of 1 s, after one second for the first call."""
+    protocol = replace(QUICK, name=name, samples_per_round=1, warmup_iterations=0, rounds=50)
+    found = Machine(a=1.0).run(replace(protocol, min_rounds=12, max_seconds=9.0))["a"]
+    assert (len(found.rounds), found.stopped) == (rounds, "time limit")
+
+
+def test_never_more_than_twice_the_time():
+    protocol = replace(QUICK, name="thorough", samples_per_round=1, warmup_iterations=0, rounds=50)
+    machine = Machine(a=1.0)
+    found = machine.run(replace(protocol, min_rounds=40, max_seconds=9.0))["a"]
+    assert (len(found.rounds), machine.timer.now()) == (17, 18.0)
+
+
 def test_one_round_is_taken_whatever_the_limit():
     found = Machine(a=5.0).run(replace(QUICK, max_seconds=1.0))["a"]
     assert (len(found.rounds), found.stopped) == (1, "time limit")
@@ -275,6 +290,14 @@ def test_after_three_repeats_a_round_is_kept_and_flagged():
     for row in found.values():
         assert (row.repeated, row.flagged, len(row.rounds)) == (3, [1], 6)
         assert [state.sm_mhz for state in row.states] == [1000.0, 700.0] + [1000.0] * 4
+
+
+def test_under_a_power_cap_rounds_are_only_flagged_after_a_while() -> None:
+    """Three rounds that stayed low through all repeats, and then one try each."""
+    _, found, monitor = watched([700.0], a=0.01)
+    assert found["a"].flagged == [0, 1, 2, 3, 4, 5]
+    assert found["a"].repeated == 2 * 3 + 3
+    assert monitor.log.count("stop") == 3 * 4 + 3
 
 
 def test_only_the_row_whose_clock_stayed_low_is_flagged():

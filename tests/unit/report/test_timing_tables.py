@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 from unit.make import finely_scored, results, timed
 
-from sepcbench.report.bands_plot import bands_plot, levels_table
+from sepcbench.report.bands_plot import bands_plot
 from sepcbench.report.engines_plot import engines_plot
 from sepcbench.report.html import html_page
+from sepcbench.report.levels_table import levels_table
 from sepcbench.report.parts_plot import parts_plot
 from sepcbench.report.suite_tables import tables
 from sepcbench.report.timing_tables import parts_table, timing_table
@@ -93,3 +94,22 @@ def test_the_page_and_the_terminal_have_the_further_tables():
     assert len(tables(timed())) == 3
     without = dataclasses.replace(timed(), rows=results().rows)
     assert "Latency by engine" not in html_page(without)
+
+
+def test_few_rounds_on_a_gpu_and_memory_that_is_not_seen_are_notes():
+    def notes(gpu, **changes):
+        made = timed(gpu)
+        rows = tuple(
+            dataclasses.replace(
+                row,
+                latency=dataclasses.replace(row.latency, peak_bytes=2**20, **changes),
+                timings=tuple(dataclasses.replace(one, **changes) for one in row.timings),
+            )
+            for row in made.rows
+        )
+        return " ".join(timing_table(dataclasses.replace(made, rows=rows)).notes)
+
+    assert "Fewer than 50 rounds: row a, row b." in notes(True, rounds=49)
+    assert "Fewer" not in notes(True, rounds=50)
+    assert "Fewer" not in notes(False, rounds=6)
+    assert "Peak memory is not told of folded" in notes(True)

@@ -17,7 +17,8 @@ from sepcbench.training.objectives.free_anchor import (
 )
 
 NOTHING = Target(torch.empty(0, 4), torch.empty(0, dtype=torch.int64))
-STDS = FreeAnchorSpec().box_stds
+SPEC = FreeAnchorSpec()
+STDS = SPEC.box_stds
 
 
 def box(width: float, x: float = 0.0) -> list[float]:
@@ -116,3 +117,18 @@ def test_rounding_does_not_lift_a_bag_above_1() -> None:
     shares = [weight / weight.sum(dim=1, keepdim=True) for weight in weights]
     assert any(float(share.sum()) > 1 for share in shares)  # without the limit
     assert all(float(bag_probability(bag)) <= 1 for bag in bags)
+
+
+@pytest.mark.parametrize("spoilt", ["logits", "deltas"])
+def test_what_is_no_number_gives_losses_that_are_none(spoilt: str) -> None:
+    """Torch's own cross entropy raises there, and on a GPU it ends the process."""
+    given = {"logits": torch.zeros(1, 3, 2), "deltas": torch.zeros(1, 3, 4)}
+    given[spoilt][0, 1] = math.nan
+    for value in given.values():
+        value.requires_grad_()
+    anchors = torch.tensor([box(10), box(12), box(10, x=50)])
+    target = Target(torch.tensor([box(10)]), torch.tensor([1]))
+    losses = bag_losses(given["logits"], given["deltas"], anchors, [target], SPEC, NATIVE)
+    total = torch.stack(losses).sum()
+    assert total.isnan()
+    total.backward()

@@ -11,6 +11,7 @@ import torch
 from sepcbench.checkpoints import native
 from sepcbench.data.coco import CocoData, open_data
 from sepcbench.data.shapes import generate
+from sepcbench.detectors import build
 from sepcbench.errors import DataError, Interrupted, StoreError, TrainingError, UsageError
 from sepcbench.measures.accuracy import detect_all
 from sepcbench.measures.scoring import score
@@ -204,3 +205,94 @@ def test_training_learns_the_generated_set(tmp_path: Path) -> None:
     result = score(data, detect_all(detector, data, data.classes), variant="x")
     assert result.ap50 is not None
     assert result.ap50 > 0.5
+
+
+def _evaluated(every: float, total: int) -> list[int]:
+    return [i for i in range(1, total + 1) if loop.due(i, every, total)]
+
+
+def test_evaluations_follow_the_epochs_and_do_not_crowd_at_the_end() -> None:
+    epoch = 117_266 / 16  # of COCO, 7329.1 iterations
+    for epochs in (12, 24):
+        total = round(epochs * epoch)
+        points = [round(k * total / epochs) for k in range(1, epochs + 1)]
+        assert [i for i in points if loop.due(i, epoch, total)] == points
+        near = [i + d for i in points for d in (-2, -1, 1, 2)]
+        assert not any(loop.due(i, epoch, total) for i in near)
+    assert _evaluated(500, 1200) == [500, 1000, 1200]
+    assert _evaluated(500, 1001) == [500, 1001]
+    assert _evaluated(0, 7) == [7]
+    assert _evaluated(2.5, 10) == [2, 5, 8, 10]
+    assert _evaluated(0.3, 3) == [1, 2, 3]
+
+
+def test_it_evaluates_after_every_epoch_of_what_it_learns(data: CocoData) -> None:
+    seen: list[int] = []
+    crowd = replace(
+        data,
+        boxes=tuple(
+            box._replace(iscrowd=1) if box.image_id == data.images[0].id else box
+            for box in data.boxes
+        ),
+    )
+    empty = sum(not len(data.objects(image.id).boxes) for image in data.images)
+    recipe = replace(RECIPE, epochs=2.0, skip_empty=True)
+    _, record = loop.train(
+        SPEC, crowd, recipe, evaluate=lambda detector: float(len(seen)), evaluate_epochs=1
+    )
+    assert record.images == len(data.images) - empty - 1 == 8
+    assert [at for at, _ in record.scores] == [2, 4]
+
+
+def test_the_state_of_large_weights_is_kept_by_time_alone(
+    data: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAVE_EVERY", 2)
+    monkeypatch.setattr(loop, "SMALL_BYTES", 1000)
+    with pytest.raises(Interrupted, match="nothing is kept"):
+        loop.train(SPEC, data, RECIPE, out=tmp_path, progress=Interrupt(5))
+    monkeypatch.setattr(loop, "LOG_EVERY", 3)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    with pytest.raises(Interrupted, match="iteration 3 is kept"):
+        loop.train(SPEC, data, RECIPE, out=tmp_path, progress=Interrupt(5))
+
+
+def test_norms_of_the_pyramid_see_the_images_of_one_pass(data: CocoData) -> None:
+    said: list[str] = []
+    recipe = replace(RECIPE, iterations=2)
+    _, wanted = loop.train(SPEC, data, replace(recipe, accumulate=2))
+    _, record = loop.train(SPEC, data, replace(recipe, images_per_pass=2), say=said.append)
+    assert record.losses == wanted.losses
+    assert said == ["norms train on 2 images at a time (accumulate 2)"]
+    without = replace(SPEC, necks=SPEC.necks[:1])
+    loop.train(without, data, replace(recipe, iterations=1, images_per_pass=2), say=said.append)
+    assert len(said) == 1
+
+
+def test_another_set_of_the_same_name_is_not_resumed(data: CocoData, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, iterations=1)
+    loop.train(SPEC, data, recipe, out=tmp_path)
+    first = data.boxes[0]
+    moved = first._replace(bbox=(first.bbox[0] + 1, *first.bbox[1:]))
+    with pytest.raises(UsageError, match="its annotations is not the one asked for"):
+        loop.train(
+            SPEC, replace(data, boxes=(moved, *data.boxes[1:])), recipe, out=tmp_path, resume=True
+        )
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    for later in ("annotations", "pretrained file"):
+        del state["identity"][later]
+    torch.save(state, tmp_path / "state.pt")
+    loop.train(SPEC, data, recipe, out=tmp_path, resume=True)
+
+
+def test_other_weights_under_the_same_name_are_not_resumed(data: CocoData, tmp_path: Path) -> None:
+    weights = tmp_path / "tiny.pth"
+    state = build(SPEC).backbone.state_dict()
+    torch.save(state, weights)
+    recipe = replace(RECIPE, iterations=1, pretrained=str(weights))
+    loop.train(SPEC, data, recipe, out=tmp_path / "run")
+    torch.save({key: value * 2 for key, value in state.items()}, weights)
+    with pytest.raises(UsageError, match="its pretrained file is not the one asked for"):
+        loop.train(SPEC, data, recipe, out=tmp_path / "run", resume=True)
+    weights.unlink()  # what has begun does not need it
+    loop.train(SPEC, data, recipe, out=tmp_path / "run", resume=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.error import URLError
@@ -14,6 +15,7 @@ import torchvision
 
 from sepcbench.detectors import Detector, build
 from sepcbench.errors import CheckpointError, UsageError
+from sepcbench.specs import CONVENTIONS, ResNetSpec
 from sepcbench.training.pretrained import TORCHVISION, load_backbone
 from sepcbench.variants import variant
 
@@ -132,3 +134,41 @@ def test_imagenet_is_torchvisions_file(
     assert "120 tensors from ResNet18_Weights.IMAGENET1K_V1" in line
     own = dict(model.backbone.state_dict())
     assert torch.equal(own["conv1.weight"], state["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"conventions": "detectron2"},
+            "torchvision's ImageNet weights are for RGB .*'detectron2'",
+        ),
+        ({"channels": "bgr"}, "are for RGB"),
+        ({"std": (1.0, 1.0, 1.0)}, "are for RGB"),
+        ({"backbone.stride_in": "1x1", "backbone": "r50"}, "stride in the 3x3 conv"),
+    ],
+)
+def test_imagenet_weights_want_the_images_they_were_trained_on(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], line: str
+) -> None:
+    spec = variant("retinanet_r50_fpn", {"backbone": "r18"})
+    how, body = spec.conventions, spec.backbone
+    if "conventions" in changes:
+        how = CONVENTIONS[changes["conventions"]]
+    how = replace(how, **{k: v for k, v in changes.items() if k in ("channels", "std")})
+    if "backbone.stride_in" in changes:
+        body = ResNetSpec(depth=50, stride_in="1x1")
+    model = build(replace(spec, conventions=how, backbone=body), init=False)
+    with pytest.raises(UsageError, match=line) as error:
+        load_backbone(model, "imagenet")
+    assert "\n" not in str(error.value)
+
+
+def test_timms_weights_want_their_own_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+    net = timm.create_model("resnet18", features_only=True)
+    net.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    monkeypatch.setattr("sepcbench.backbones.timm_features.create_pretrained", lambda spec: net)
+    model = build(variant("retinanet_r50_fpn", {"backbone": "timm:resnet18"}), init=False)
+    with pytest.raises(UsageError, match=r"timm's ImageNet weights are for RGB of mean \(0\.5, "):
+        load_backbone(model, "imagenet")

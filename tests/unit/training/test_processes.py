@@ -84,6 +84,19 @@ def test_a_process_without_objects_keeps_in_step(both: list[dict[str, Any]]) -> 
     assert all(math.isfinite(value) for value in both[0]["lopsided"])
 
 
+def test_norms_that_train_have_the_images_of_one_gpu_of_the_papers() -> None:
+    recipe = Recipe(batch=16, images_per_pass=4)
+    passes = {n: recipe.for_norms(n).accumulate for n in (1, 2, 4, 8)}
+    assert passes == {1: 4, 2: 2, 4: 1, 8: 1}
+    assert Recipe(batch=24, images_per_pass=5).for_norms(1).accumulate == 6
+    for fixed in (
+        Recipe(batch=16),
+        Recipe(batch=16, images_per_pass=4, accumulate=8),
+        Recipe(batch=16, images_per_pass=4, sync_norm=True),
+    ):
+        assert fixed.for_norms(1) == fixed
+
+
 def test_a_batch_divides_among_processes_and_passes() -> None:
     assert Recipe(batch=16).share(8) == 2
     assert Recipe(batch=16, accumulate=4).share(1) == 4
