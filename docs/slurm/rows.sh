@@ -1,7 +1,7 @@
 #!/bin/bash
 # Every row of a suite is one task of a Slurm array: trained, scored and counted on one GPU.
 #   sbatch --array=0-5 docs/slurm/rows.sh                      (components, COCO in ./coco)
-#   SUITE=bn DATA=/data/coco SEEDS=3 sbatch --array=0-3 docs/slurm/rows.sh
+#   SUITE=bn DATA=/data/coco SEEDS=3 sbatch --array=0-4 docs/slurm/rows.sh
 # A task that is killed or requeued goes on from its last checkpoint; submit again what is missing.
 #SBATCH --job-name=sepcbench
 #SBATCH --array=0-5
@@ -28,6 +28,5 @@ if ((SLURM_ARRAY_TASK_ID >= ${#ROWS[@]})); then
 fi
 ROW=${ROWS[$SLURM_ARRAY_TASK_ID]}
 
-# 16 images in passes of 4: the paper's batch, with the norms of the pyramid trained at 4 images.
 exec "$PYTHON" -m sepcbench run "$SUITE" --row "$ROW" --measures cost,accuracy --seeds "$SEEDS" \
-    --train --data "$DATA" --recipe accumulate=4 --device cuda --workers 8
+    --train --data "$DATA" --device cuda --workers 8
