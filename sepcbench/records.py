@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sepcbench.codec import encode
+from sepcbench.specs import Recipe
 
 SCHEMA = 1
 
@@ -470,7 +471,8 @@ class Results:
     """All there is about a suite on one machine: what a report is drawn from.
 
     `run_as` are the arguments of `sepcbench run` that measure it, such as "fusion --data shapes".
-    `notes` are on where records come from, where that is several folders.
+    `notes` are on where records come from, where that is several folders. `recipes` has how the
+    suite says that rows are trained, by name, of those that were.
     """
 
     suite: str
@@ -485,6 +487,7 @@ class Results:
     origins: tuple[Origin, ...] = ()
     run_as: str = ""
     notes: tuple[str, ...] = ()
+    recipes: tuple[tuple[str, Recipe], ...] = ()
 
 
 Record = Cost | Latency | Accuracy | Recall | Training | Failure

@@ -7,10 +7,12 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from sepcbench import recipes
 from sepcbench.codec import decode, encode
 from sepcbench.differences import against_first
 from sepcbench.formulas import parse_formula
 from sepcbench.records import ClaimOutcome, Failure, Latency, Origin, Results, Row, Seeded
+from sepcbench.specs import Recipe
 from sepcbench.store import MORE, Store, Stored, plain_kind
 from sepcbench.suites import (
     Claim,
@@ -58,7 +60,20 @@ def assemble(suite: Suite, store: Store) -> Results:
         created=newest.created if newest else "",
         origins=tuple(_origin(item) for item in stored.values()),
         run_as=_run_as(suite),
+        recipes=_recipes(suite, rows),
     )
+
+
+def _recipes(suite: Suite, rows: tuple[Row, ...]) -> tuple[tuple[str, Recipe], ...]:
+    """How the suite says that the rows are trained, of those that were."""
+    own = {row.name: row.train for row in suite.rows}
+    trained = [row.name for row in rows if row.training is not None]
+    if not trained:
+        return ()
+    usual = suite.file.train
+    if usual is None:
+        usual = Recipe() if suite.file.shapes is not None else recipes.load(recipes.OF_COCO)
+    return tuple((name, own.get(name) or usual) for name in trained)
 
 
 def _origin(item: Stored) -> Origin:

@@ -81,4 +81,4 @@ def _row(row: Ablated, own: float | None) -> tuple[str, ...]:
 
 
 def _change(ap: float | None, own: float | None) -> str:
-    return "-" if ap is None or own is None else f"{100 * (ap - own):+.2f}"
+    return "-" if ap is None or own is None else f"{100 * (ap - own):+z.2f}"

@@ -112,7 +112,7 @@ def run(arguments: list[str] | None = None) -> int:
     except SepcbenchError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; what was measured is kept", INTERRUPTED)
+        return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         return 0

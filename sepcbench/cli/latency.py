@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, get_args
@@ -103,10 +105,12 @@ def latency(
     plan = _plan(suite, device, protocol, changes, shape, batch, dtype, scope, engine)
     plan = replace(plan, split=split, roofline=roofline, flush_l2=flush_l2)
     rows = chosen_rows(variants, suite, sets, backbone)
+    notes = [*_paper_changed(plan), *_busy()]
     records, environment, broken_off = _measure(rows, plan, device)
-    tables = [latency_table(records), *parts_tables(records)]
+    tables = [latency_table(records, notes), *parts_tables(records)]
     options.emit(fmt, tables, _as_json(rows, records, environment))
     if broken_off or cut_short(records.values()):
+        print("sepcbench: what was measured is shown", file=sys.stderr)
         raise KeyboardInterrupt
     if any(isinstance(record, Failure) for record in records.values()):
         raise typer.Exit(1)
@@ -184,6 +188,40 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"--batch '{text}' is no number of images; give some such as 1,8")
     return int(text)
+
+
+# --- what to know of it ----------------------------------------------------------------------
+
+
+def _paper_changed(plan: Plan) -> list[str]:
+    """Where the paper's protocol is asked for with other options than the paper's."""
+    if plan.protocol.name != "paper":
+        return []
+    usual, (scope, batch) = PROTOCOLS["paper"], TIMED["paper"]
+    pairs: list[tuple[str, object, object]] = [
+        (name, getattr(plan.protocol, name), getattr(usual, name))
+        for name in ("rounds", "samples_per_round", "max_seconds")
+    ]
+    pairs += [("scope", plan.scope, scope)]
+    pairs += [("batch", one, batch) for one in plan.batches]
+    parts = [f"{name.replace('_', ' ')} {now}, not {was}" for name, now, was in pairs if now != was]
+    return [f"The paper's protocol was changed: {'; '.join(parts)}."] if parts else []
+
+
+def _busy() -> list[str]:
+    """Whether others keep the processor at work, before anything is sampled."""
+    from sepcbench.measures.environment import usable_cores
+
+    try:
+        load, cores = os.getloadavg()[0], usable_cores()
+    except OSError:  # it is not known here
+        return []
+    if load <= cores:
+        return []
+    return [
+        f"The machine is busy (load {load:.1f} on {cores} cores before sampling): intervals are "
+        "wide, ratios doubtful."
+    ]
 
 
 # --- measuring -----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from sepcbench.records import Failure, Latency, Ratio
 from sepcbench.report.table import Table
@@ -66,8 +66,8 @@ ALWAYS = (
 )
 
 
-def latency_table(records: dict[str, Latency | Failure]) -> Table:
-    """One row per record, failures with their reason in the notes."""
+def latency_table(records: dict[str, Latency | Failure], further: Sequence[str] = ()) -> Table:
+    """One row per record, failures with their reason in the notes, and `further` notes."""
     timed = [record for record in records.values() if isinstance(record, Latency)]
     notes = [
         f"{name} failed: {record.reason}"
@@ -89,7 +89,7 @@ def latency_table(records: dict[str, Latency | Failure]) -> Table:
         row = (name.rpartition("@")[0] or name) if varying else name
         rows.append((row, *(known[name].get(key, "") for key in varying), *cells))
     if timed:
-        notes = [*latency_notes(timed), *notes]
+        notes = [*latency_notes(timed), *further, *notes]
     headers = ("variant", *varying, *columns)
     return Table(
         _title(timed, varying), headers, tuple(rows), tuple(notes), keys=1 + len(varying)
@@ -132,7 +132,22 @@ def latency_notes(timed: list[Latency]) -> list[str]:
         notes.append("The first is that of the same batch and shape.")
     if first.device == "cpu":
         notes.append("Absolute times are of this machine only; compare the ratios.")
+    notes += _rooflines(timed)
     return [*notes, *_boxes(timed), *memory_notes(timed), *_doubts(timed), *_told(timed)]
+
+
+def _rooflines(timed: list[Latency]) -> list[str]:
+    """What the floors come from: the rates of each dtype, and every floor."""
+    found = [(record.dtype, record.floor) for record in timed if record.floor]
+    if not found:
+        return []
+    rates = {(dtype, floor.macs_per_s, floor.bytes_per_s) for dtype, floor in found}
+    used = ", ".join(f"{dtype} {m:.3g} MAC/s and {b:.3g} bytes/s" for dtype, m, b in sorted(rates))
+    floors = ", ".join(milliseconds(floor.seconds) for _, floor in found)
+    return [
+        f"Roofline: multiply-adds or bytes over the rates measured here, whichever takes longer: "
+        f"{used}; floor, row by row, ms: {floors}."
+    ]
 
 
 def _named(records: Iterable[Latency]) -> str:

@@ -145,11 +145,20 @@ def _no_twin(what: str, roots: Sequence[Path]) -> UsageError | None:
     )
 
 
+def _say_empty(name: str, roots: Sequence[Path]) -> None:
+    """One line on stderr for every place that adds nothing."""
+    for root in roots:
+        if not result_folders(root, name):
+            why = f"has nothing of suite '{name}'" if root.is_dir() else "is no folder"
+            print(f"sepcbench: warning: --results '{root}' {why}", file=sys.stderr)
+
+
 def _merged(what: str, roots: Sequence[Path], out: Path) -> list[tuple[Results, Path]]:
     """One table of the results of a suite under several folders, kept as a folder of its own."""
     from sepcbench.merging import merge
 
     suite, folders = _find_suite(what, roots)
+    _say_empty(suite.name if suite else what, roots)
     found, store = merge(suite, folders, out)
     if store.folder.resolve() in [folder.resolve() for folder in folders]:
         raise UsageError(f"'{out}' holds what is to be merged; choose another --out")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -107,9 +109,21 @@ def run(
         run_parts.end_with_input()
         done = [run_suite(*one, run_parts.log(part)) for one in chosen]
     else:
-        done = [_run_one(*one) for one in chosen]
+        with _told_what_is_kept([results / suite.name for suite, _ in chosen]):
+            done = [_run_one(*one) for one in chosen]
     if any(one.failures for one in done):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _told_what_is_kept(folders: list[Path]) -> Iterator[None]:
+    """On Ctrl-C say that records stay, if there are any."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if any(True for folder in folders for _ in folder.glob("*/records/*.json")):
+            print("sepcbench: what was measured is kept", file=sys.stderr)
+        raise
 
 
 def _run_one(suite: Suite, choice: RunOptions) -> Run:

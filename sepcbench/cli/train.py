@@ -17,6 +17,7 @@ from sepcbench.cli.worker_counts import for_training
 from sepcbench.codec import encode
 from sepcbench.errors import UsageError
 from sepcbench.report.table import Table
+from sepcbench.specs import RpnSpec
 
 if TYPE_CHECKING:
     from sepcbench.data.coco import CocoData
@@ -106,9 +107,12 @@ def train(
     job = _Job(spec, training_set, plan, given, device, out, resume, count, tensorboard)
     scoring = _scoring(job, data, evaluate_every) if evaluate_every else {}
     record = job.run(scoring)
+    proposes = isinstance(spec.head, RpnSpec)
     path = out / "last.safetensors"
     if processes.announced().leads:
-        options.emit(fmt, [_table(record, path)], [{"checkpoint": str(path), **encode(record)}])
+        options.emit(
+            fmt, [_table(record, path, proposes)], [{"checkpoint": str(path), **encode(record)}]
+        )
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ def _scoring(job: _Job, folder: Path | None, text: str) -> dict[str, Any]:
     return {"evaluate": evaluator(val, job.device, job.workers), **how_often}
 
 
-def _table(record: Training, path: Path) -> Table:
+def _table(record: Training, path: Path, proposes: bool) -> Table:
     losses = [value for _, value in record.losses]
     cells = {
         "variant": record.variant,
@@ -195,6 +199,7 @@ def _table(record: Training, path: Path) -> Table:
         cells["waited for data"] = f"{100 * record.speed.data_wait:.0f} %"
     if record.scores:
         at, best = max(record.scores, key=lambda pair: pair[1])
-        cells["best score"] = f"{100 * best:.1f} at {at}"
+        score = "AR" if proposes else "AP"
+        cells[f"best {score}"] = f"{100 * best:.1f} % at iteration {at}"
     cells["checkpoint"] = str(path)
     return Table("Training", tuple(cells), (tuple(cells.values()),))

@@ -1,7 +1,8 @@
-"""Random weights that give the work that trained ones give: deformation, and boxes for NMS.
+"""Random weights that give the work that trained ones give: deformation, norms, boxes for NMS.
 
 As initialised, deformable convs read on the grid, and no score passes the threshold: both would
-make a network look cheaper than it is. Weights that were trained stay as they are.
+make a network look cheaper than it is. Batch norms change nothing, so that an engine that loses
+them would pass the check of its outputs. Weights that were trained stay as they are.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from sepcbench.detectors import Detector
 from sepcbench.heads.rcnn import RcnnHead, RoiOutput
@@ -35,15 +37,18 @@ def needs_life(detector: nn.Module, boxes: bool) -> bool:
     """
     if not isinstance(detector, Detector):
         return False
-    return bool(_flat_offsets(detector)) or (boxes and _class_layer(detector) is not None)
+    if _flat_offsets(detector) or _untrained_norms(detector):
+        return True
+    return boxes and _class_layer(detector) is not None
 
 
 @torch.no_grad()
 def liven(detector: Detector, images: Tensor, seed: int, *, boxes: bool) -> None:
     """Give random weights the work of trained ones, in place.
 
-    Offset convs that are zero get normal weights, scaled so that taps move by about a cell. The
-    class layer is stretched and shifted so that about `CANDIDATES` boxes pass the threshold.
+    Offset convs that are zero get normal weights, scaled so that taps move by about a cell. Batch
+    norms of mean 0 and variance 1 get mild statistics and affine that differ by channel. The class
+    layer is stretched and shifted so that about `CANDIDATES` boxes pass the threshold.
 
     Args:
         detector: in eval mode, float32.
@@ -55,6 +60,8 @@ def liven(detector: Detector, images: Tensor, seed: int, *, boxes: bool) -> None
     with ExitStack() as stack:
         for conv, rows in _flat_offsets(detector):
             stack.enter_context(_scaled_when_called(conv, rows, generator))
+        for norm in _untrained_norms(detector):
+            stack.enter_context(_mild_when_called(norm, generator))
         outputs: Any = detector(images)
     layer = _class_layer(detector) if boxes else None
     if layer is None:
@@ -116,6 +123,62 @@ def _scaled_when_called(conv: nn.Conv2d, rows: int, generator: torch.Generator) 
         yield
     finally:
         handle.remove()
+
+
+# --- norms ---------------------------------------------------------------------------------
+
+
+def _untrained_norms(detector: nn.Module) -> list[nn.Module]:
+    """Norms with running statistics as they start, also those that are frozen."""
+    found = []
+    for module in detector.modules():
+        mean, var = (getattr(module, name, None) for name in ("running_mean", "running_var"))
+        if isinstance(mean, Tensor) and isinstance(var, Tensor):
+            started = not mean.any() and bool((var == 1).all())
+            if started and all(_all_one_value(part) for part in _affine(module)):
+                found.append(module)
+    return found
+
+
+def _affine(norm: Any) -> list[Tensor]:
+    return [part for part in (norm.weight, norm.bias) if part is not None]
+
+
+def _all_one_value(values: Tensor) -> bool:
+    return bool((values == values[0]).all())
+
+
+@contextmanager
+def _mild_when_called(norm: Any, generator: torch.Generator) -> Iterator[None]:
+    """Statistics and affine that differ by channel, of the size of what comes in at first."""
+
+    def randomise(module: nn.Module, args: Any) -> None:
+        handle.remove()
+        levels = [level.float() for level in pytree.tree_leaves(args) if isinstance(level, Tensor)]
+        cells = sum(level.numel() for level in levels)
+        size = (sum(level.square().sum() for level in levels) / max(1, cells)) ** 0.5
+        _randomise(norm, float(size), generator)
+
+    handle = norm.register_forward_pre_hook(randomise)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if not norm.running_mean.any():  # not called
+        _randomise(norm, 1.0, generator)
+
+
+def _randomise(norm: Any, size: float, generator: torch.Generator) -> None:
+    """Mean and bias of a tenth and a twentieth of `size`; variance and weight near 1."""
+    channels = norm.running_mean.shape[0]
+    normal = torch.randn(2, channels, generator=generator)
+    even = torch.rand(2, channels, generator=generator)
+    norm.running_mean.copy_(0.1 * size * normal[0])
+    norm.running_var.copy_(0.8 + 0.45 * even[0])
+    if norm.weight is not None:
+        norm.weight.mul_((0.9 + 0.2 * even[1]).to(norm.weight))
+    if norm.bias is not None:
+        norm.bias.add_((0.05 * size * normal[1]).to(norm.bias))
 
 
 # --- scores --------------------------------------------------------------------------------

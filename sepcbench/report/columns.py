@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sepcbench.records import Accuracy, Results, Row, ScoreDifference
+from sepcbench.report.trainings import trained_unlike
 from sepcbench.stats import MIN_IMAGES
 from sepcbench.units import format_shape
 
@@ -78,7 +79,7 @@ def _intervals(header: str, kind: str) -> dict[str, Column]:
         return 100 * float(record.ap_ci95[0]) if record and record.ap_ci95 else None
 
     def interval(row: Row) -> str:
-        return "[{:.1f}, {:.1f}]".format(*(100 * end for end in getattr(row, kind).ap_ci95))
+        return "[{:z.1f}, {:z.1f}]".format(*(100 * end for end in getattr(row, kind).ap_ci95))
 
     def delta(row: Row) -> float | None:
         found = dict(row.differences).get(kind)
@@ -98,11 +99,11 @@ def _intervals(header: str, kind: str) -> dict[str, Column]:
 
 def difference_cell(found: ScoreDifference) -> str:
     """A difference in percentage points with its 95 % interval, "~" where that includes 0."""
-    text = f"{100 * found.delta:+.2f}"
+    text = f"{100 * found.delta:+z.2f}"
     if found.ci95 is None:
         return text
     low, high = (100 * end for end in found.ci95)
-    return f"{text} [{low:+.2f}, {high:+.2f}]{'' if found.resolved else ' ~'}"
+    return f"{text} [{low:+z.2f}, {high:+z.2f}]{'' if found.resolved else ' ~'}"
 
 
 def _params(row: Row) -> float | None:
@@ -179,7 +180,7 @@ def measured_cell(column: Column, row: Row) -> str:
     if column.text is not None:
         return column.text(row)
     # a small model's counts would be lost in a large one's digits
-    text = f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:,.{column.digits}f}"
+    text = f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:z,.{column.digits}f}"
     if column.value is latency_ratio and row.latency and row.latency.ratio:
         low, high = row.latency.ratio.ci95
         mark = "" if row.latency.ratio.resolved else " ~"
@@ -194,7 +195,7 @@ def published_cells(column: Column, row: Row) -> tuple[str, str]:
         given = column.published in row.not_published
         return NOT_PUBLISHED if given else NOT_AT_HAND, BLANK
     value = None if column.published in INCOMPARABLE else column.value(row)
-    difference = BLANK if value is None else f"{value - published.value:+,.{column.digits}f}"
+    difference = BLANK if value is None else f"{value - published.value:+z,.{column.digits}f}"
     return f"{published.value:,g}", difference
 
 
@@ -295,7 +296,7 @@ def conditions(results: Results) -> list[str]:
         what = "AP" if isinstance(scored, Accuracy) else "AR"
         lines.append(f"{what}: {which}, {scored.images} images ({scored.dataset}).")
     lines += _test_time(results.rows) + _drawn(results.rows) + _refereed(results.rows)
-    return lines
+    return lines + trained_unlike(results.rows)
 
 
 def _refereed(rows: tuple[Row, ...]) -> list[str]:

@@ -25,6 +25,7 @@ from sepcbench.report.changes import (
     ratio_draws,
 )
 from sepcbench.report.further import MORE, Conditions, conditions, further, written
+from sepcbench.report.trainings import FIELDS, value_text
 from sepcbench.stats import MIN_IMAGES, interval
 
 # What is compared: a ratio second over first, or a difference in percentage points.
@@ -311,6 +312,7 @@ def unlike(first: Results, second: Results) -> tuple[Unlike, ...]:
             records = getattr(before, kind), getattr(after, kind)
             if None not in records:
                 found += _differing(before.name, kind, *records)
+        found += _trained(before, after)
         for under, (one, other) in matched_timings(before, after).items():
             if other is not None:
                 found += _differing(f"{before.name}{MORE}{written(under)}", "latency", one, other)
@@ -318,6 +320,21 @@ def unlike(first: Results, second: Results) -> tuple[Unlike, ...]:
             what = "latency's machine"
             found.append(Unlike(what, before.name, first.machine, second.machine, False))
     return tuple(sorted(found, key=lambda item: not item.work))
+
+
+def _trained(before: Row, after: Row) -> list[Unlike]:
+    """In what the trainings behind two scores differ: it may be asked about, and is said."""
+    one, other = before.training, after.training
+    scored = any(getattr(before, kind) and getattr(after, kind) for kind in DIFFERENCES.values())
+    if one is None or other is None or not scored:
+        return []
+    found = []
+    for name in FIELDS:
+        was, now = getattr(one, name), getattr(other, name)
+        if was != now:
+            what = f"training's {name.replace('_', ' ')}"
+            found.append(Unlike(what, before.name, value_text(was), value_text(now), False))
+    return found
 
 
 def _differing(row: str, kind: str, before: object, after: object) -> list[Unlike]:

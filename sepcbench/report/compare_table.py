@@ -150,7 +150,7 @@ def _cell(quantity: str, change: Change | None) -> str:
     if change.value is None:
         return "failed"
     ratio = quantity in RATIOS
-    form = "{:.3f}" if ratio else "{:+.2f}"
+    form = "{:.3f}" if ratio else "{:+z.2f}"
     # a ratio of counts that is not 1 must not look like 1
     form = "{:.4f}" if quantity in ("macs", "params") else form
     text = form.format(change.value)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+import math
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from sepcbench.errors import UsageError, unknown
@@ -184,17 +185,20 @@ def source(results: Results, row: Row, kind: str) -> Source | None:
         command=command(results, row, kind, origin),
         created=origin.created if origin else results.created,
         commit=(environment.git_commit or "") if environment else "",
-        conditions=facts_of(record) + _training_facts(row, plain),
+        conditions=facts_of(record) + _training_facts(results, row, plain),
         environment=_environment_facts(environment) if environment else (),
         samples_ms=tuple(float(f"{1e3 * s:.4g}") for one_round in samples for s in one_round),
     )
 
 
-def _training_facts(row: Row, kind: str) -> Facts:
+def _training_facts(results: Results, row: Row, kind: str) -> Facts:
     """How the scored checkpoint was trained, where this suite trained it."""
     if kind in ("cost", "latency") or row.training is None:
         return ()
-    return tuple((f"training: {name}", value) for name, value in facts_of(row.training))
+    facts = tuple((f"training: {name}", value) for name, value in facts_of(row.training))
+    if not _recipe_words(results, row):
+        return facts
+    return (("note", "trained with other options than the suite's: see training"), *facts)
 
 
 # --- the command that measures a record again -------------------------------------------------
@@ -225,12 +229,37 @@ def _data_words(results: Results, row: Row, again: bool) -> list[str]:
     """What a score is of: the user's own set and checkpoint, or a training there or here."""
     work = [AGAIN_WORK] if again else []
     if results.generated_data:
-        return work
+        return [*_recipe_words(results, row), *work]
     if row.training is not None:
-        return ["--train --data DIR", *work]
+        return ["--train --data DIR", *_recipe_words(results, row), *work]
     needs = VARIANTS[row.variant].head.needs if row.variant in VARIANTS else ()
     proposals = ["--proposals FILE"] if "proposals" in needs else []
     return [f"--data DIR --checkpoint {row.name}=FILE", *proposals]
+
+
+def _recipe_words(results: Results, row: Row) -> list[str]:
+    """What the row was trained with instead of what the suite says."""
+    recipe, done = dict(results.recipes).get(row.name), row.training
+    if recipe is None or done is None:
+        return []
+    there = replace(recipe, batch=done.batch)
+    words = []
+    if recipe.batch != done.batch:
+        words.append(f"batch={done.batch}")
+    if there.for_images(done.images).iterations != done.iterations:
+        words.append(f"iterations={done.iterations}")
+    words += [
+        f"{name}={getattr(done, name)}"
+        for name in ("optimizer", "amp")
+        if getattr(done, name) != getattr(recipe, name)
+    ]
+    if not math.isclose(there.peak_rate, done.learning_rate):
+        rate = done.learning_rate * there.learning_rate / there.peak_rate
+        words.append(f"learning_rate={rate:g}")
+    if recipe.pretrained != done.pretrained:
+        named = done.pretrained in ("", "imagenet")  # a file is the user's own
+        words.append(f"pretrained={done.pretrained if named else 'FILE'}")
+    return [f"--recipe {word}" for word in words]
 
 
 def _rows_of(results: Results, row: Row, measure: str) -> list[str]:

@@ -11,6 +11,7 @@ from sepcbench.report.figures import Sheet, colours, sheet
 from sepcbench.report.points import QUALITIES
 from sepcbench.report.row_axis import row_axis, write_rows
 from sepcbench.report.table import Table
+from sepcbench.report.trainings import trained_unlike
 from sepcbench.stats import Interval, SeedDifference, over_seeds, seed_difference
 
 _NAMES = {one.record: one.name for one in QUALITIES.values()}
@@ -62,6 +63,7 @@ def seeds_table(results: Results) -> Table | None:
         "Each seed is a training of its own: other weights, another order, other flips.",
         "[95 % interval] by Student's t over seeds; differences are paired, seed by seed; ~ where "
         "the interval includes 0.",
+        *trained_unlike(row for row in results.rows if row.seeds),
     )
     return Table(f"Over seeds ({results.machine})", headers, tuple(lines), notes)
 
@@ -77,15 +79,15 @@ def _cells(ours: dict[int, float], first: dict[int, float], name: str) -> tuple[
 
 
 def _ends(ci95: Interval | None) -> str:
-    return "[{:.1f}, {:.1f}]".format(*(100 * end for end in ci95)) if ci95 else BLANK
+    return "[{:z.1f}, {:z.1f}]".format(*(100 * end for end in ci95)) if ci95 else BLANK
 
 
 def _difference(found: SeedDifference) -> str:
-    text = f"{100 * found.delta:+.2f}"
+    text = f"{100 * found.delta:+z.2f}"
     if found.ci95 is None:
         return text
     low, high = (100 * end for end in found.ci95)
-    return f"{text} [{low:+.2f}, {high:+.2f}]{'' if found.resolved else ' ~'}"
+    return f"{text} [{low:+z.2f}, {high:+z.2f}]{'' if found.resolved else ' ~'}"
 
 
 def seeds_plot(results: Results, title: str, kind: str) -> Sheet | None:

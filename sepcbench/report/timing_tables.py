@@ -215,8 +215,23 @@ def parts_table(results: Results) -> Table | None:
         ]
         cells.append((row.label, *shares, f"{100 * split.sum_s / split.whole_s:.1f}"))
     first = rows[0][1]
-    note = (
+    notes = [
         f"Parts one by one on inputs computed beforehand, in turns with the whole; engine "
         f"{first.engine}, {first.dtype}, batch {first.batch}."
-    )
-    return Table(f"Latency by part ({results.machine})", headers, tuple(cells), (note,))
+    ]
+    odd = [row.label for row, record in rows if record.split and not adds_up(record.split)]
+    if odd:
+        notes.append(
+            f"More than {100 * SUM_TOLERANCE:.0f} % off the whole, so not to be trusted: "
+            f"{', '.join(odd)}; time them again on a quiet machine."
+        )
+    return Table(f"Latency by part ({results.machine})", headers, tuple(cells), tuple(notes))
+
+
+# Parts miss what overlaps and what is between them; further off than this something else ran.
+SUM_TOLERANCE = 0.15
+
+
+def adds_up(split: Split) -> bool:
+    """Whether the parts take about as long as the whole."""
+    return abs(split.sum_s / split.whole_s - 1) <= SUM_TOLERANCE

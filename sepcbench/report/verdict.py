@@ -165,11 +165,11 @@ def _shown(score: Axis, i: int, j: int) -> bool:
 
 
 def _difference(score: Axis, i: int, j: int) -> str:
-    text = f"{score.values[i] - score.values[j]:+.1f}"
+    text = f"{score.values[i] - score.values[j]:+z.1f}"
     ends = _ends(score, i, j)
     if ends is None:
         return text
-    return f"{text} [{ends[0]:+.1f}, {ends[1]:+.1f}]{'' if _shown(score, i, j) else ' ~'}"
+    return f"{text} [{ends[0]:+z.1f}, {ends[1]:+z.1f}]{'' if _shown(score, i, j) else ' ~'}"
 
 
 # --- caveats -------------------------------------------------------------------------------------
@@ -189,6 +189,11 @@ def _caveats(found: Front) -> list[str]:
     few = [axis.name for axis in found.axes if not axis.enough]
     if few:
         lines.append(f"Too few images or rounds for shares to be what they say: {_listed(few)}.")
+    if any(one.kind != "training" for row in found.rows for one in row.seeds):
+        score = found.axes[0].name
+        lines.append(
+            f"{score} here is of the first seed alone; the table over seeds has the others."
+        )
     if found.left_out:
         lines.append(f"Without all of these values: {', '.join(found.left_out)}.")
     return lines

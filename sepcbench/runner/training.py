@@ -15,8 +15,6 @@ from sepcbench.specs import Recipe, VariantSpec
 from sepcbench.store import key_of
 from sepcbench.suites import SuiteRow
 
-COCO_RECIPE = "1x"  # of rows that are trained on the user's set, where nothing else is said
-
 
 @dataclass(frozen=True)
 class Trainee:
@@ -42,7 +40,7 @@ def recipe_of(run: Run, row: SuiteRow | None = None) -> Recipe | None:
         return None
     chosen = options.recipe or (row.train if row else None) or suite.train
     if chosen is None and options.data is not None:
-        chosen = recipes.load(COCO_RECIPE)
+        chosen = recipes.load(recipes.OF_COCO)
     if not options.recipe_fields:
         return chosen
     return recipes.changed(chosen or Recipe(), options.recipe_fields)

@@ -8,10 +8,12 @@ import torch
 from unit.make import latency as made_latency
 
 from sepcbench.cli.app import run
+from sepcbench.cli.latency import Plan, _busy, _paper_changed
 from sepcbench.cli.latency_table import latency_table, ratio_cell
 from sepcbench.codec import decode
 from sepcbench.measures.timers import FakeTimer, Sample
-from sepcbench.records import Environment, Failure, Latency
+from sepcbench.records import Environment, Failure, Floor, Latency
+from sepcbench.specs import PROTOCOLS
 
 TINY = ["retinanet_tiny_fpn", "retinanet_tiny_sepc"]
 QUICK = ["--shape", "64x64", "--rounds", "3", "--samples", "2"]
@@ -172,6 +174,33 @@ def test_the_papers_protocol(capsys):
     assert (found[0]["scope"], found[0]["batch"], found[0]["protocol"]) == ("pipeline", 2, "paper")
     assert (found[0]["warmup_calls"], found[0]["mean_s"]) == (100, 0.01)
     assert found[0]["candidates"] > 0
+
+
+def test_a_changed_protocol_of_the_paper_is_said():
+    paper = PROTOCOLS["paper"]
+    plan = Plan("pipeline", ((64, 64),), (8,), ("fp32",), ("eager",), paper)
+    assert _paper_changed(plan) == []
+    assert _paper_changed(replace(plan, protocol=PROTOCOLS["standard"], scope="neck")) == []
+    changed = replace(plan, protocol=paper.changed(rounds=1), batches=(2,))
+    assert _paper_changed(changed) == [
+        "The paper's protocol was changed: rounds 1, not 20; batch 2, not 8."
+    ]
+
+
+def test_a_busy_machine_is_said(monkeypatch):
+    monkeypatch.setattr("sepcbench.measures.environment.usable_cores", lambda: 2)
+    for load, told in ((1.9, False), (5.25, True)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
+        notes = " ".join(_busy())
+        assert ("busy (load 5.2 on 2 cores" in notes) is told
+
+
+def test_the_rates_behind_a_roofline_are_below_the_table():
+    record = replace(made_latency("v"), floor=Floor(10**9, 10**6, 1e11, 2e9, 0.05))
+    table = latency_table({"a": record}, ["more"])
+    assert "more" in table.notes
+    notes = " ".join(table.notes)
+    assert "fp32 1e+11 MAC/s and 2e+09 bytes/s; floor, row by row, ms: 50.000." in notes
 
 
 @pytest.mark.usefixtures("no_timing")

@@ -120,6 +120,20 @@ def test_ctrl_c_keeps_what_was_measured(small, monkeypatch, capsys):
     assert [path.name for path in records(small)] == ["broken.cost.json", "fpn.cost.json"]
 
 
+def test_ctrl_c_before_anything_is_measured_says_nothing_of_it(small, monkeypatch, capsys):
+    from sepcbench.measures import cost as measure
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "cost", interrupted)
+    assert command("--measures", "cost") == 130
+    err = capsys.readouterr().err
+    assert "sepcbench: interrupted" in err
+    assert "kept" not in err
+    assert records(small) == []
+
+
 def test_one_row_alone_is_still_timed_against_the_first(small):
     """`--only` must not turn a ratio into 1: the first row is timed with it, but not replaced."""
     assert command("--only", "sepc", "--measures", "latency") == 0

@@ -11,9 +11,11 @@ import torch
 
 from sepcbench.checkpoints import native
 from sepcbench.cli.app import run
+from sepcbench.cli.train import _table
 from sepcbench.cli.training_plan import every, parse_recipe
 from sepcbench.data.shapes import generate
 from sepcbench.errors import UsageError
+from sepcbench.records import Training
 
 SMALL = ["--set", "short_side=64", "--set", "long_side=64", "--batch", "2", "--format", "json"]
 
@@ -123,3 +125,11 @@ def test_what_is_wrong_has_its_line(
     assert line in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(("proposes", "name"), [(False, "best AP"), (True, "best AR")])
+def test_the_best_score_is_named_with_its_unit_and_iteration(proposes: bool, name: str) -> None:
+    scores = ((15, 0.05), (30, 0.07))
+    record = Training("v", "val", 9, 30, 2, 0, "sgd", 0.01, ((1, 1.0),), scores)
+    table = _table(record, Path("last.safetensors"), proposes)
+    assert dict(zip(table.headers, table.rows[0]))[name] == "7.0 % at iteration 30"

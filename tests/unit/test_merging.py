@@ -159,3 +159,16 @@ def test_a_twin_is_reported_by_its_name(tmp_path, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out)[0]["suite"] == "bn_twin"
     assert run(["report", "fusion_twin"]) == 2
     assert "run it first: sepcbench run fusion --data shapes" in capsys.readouterr().err
+
+
+def test_a_place_without_results_is_warned_of(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "a", stored("fpn", "cost", cost("fpn")))
+    (tmp_path / "empty").mkdir()
+    places = ["--results", "a", "--results", "nope", "--results", "empty"]
+    assert run(["report", "both", *places]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert told == [
+        "sepcbench: warning: --results 'nope' is no folder",
+        "sepcbench: warning: --results 'empty' has nothing of suite 'both'",
+    ]

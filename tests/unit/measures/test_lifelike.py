@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torchvision.ops import FrozenBatchNorm2d
 
 from sepcbench import detectors
 from sepcbench.measures.lifelike import CANDIDATES, count_candidates, liven, needs_life
 from sepcbench.ops.convs import LevelConv
+from sepcbench.ops.norms import FrozenNorm
 from sepcbench.variants import variant
 
 IMAGES = torch.randn(1, 3, 128, 160, generator=torch.Generator().manual_seed(0))
@@ -59,6 +61,31 @@ def test_boxes_pass_the_threshold(name, dtype):
     assert not isinstance(outputs, list) or not needs_life(detector, boxes=False)
 
 
+@pytest.mark.parametrize("name", ["retinanet_tiny_fpn", "retinanet_tiny_pconv_ibn", "rpn_tiny_fpn"])
+def test_untrained_norms_differ_by_channel_but_mildly(name):
+    detector = tiny(name)
+    assert needs_life(detector, boxes=False)
+    liven(detector, IMAGES, seed=0, boxes=False)
+    norms = [m for m in detector.modules() if hasattr(m, "running_mean")]
+    assert norms
+    for norm in norms:
+        assert norm.running_mean.unique().numel() > 1
+        assert norm.bias.unique().numel() > 1
+        assert 0.8 <= norm.running_var.min() < norm.running_var.max() <= 1.25
+        assert 0.9 <= norm.weight.min() < norm.weight.max() <= 1.1
+    assert not needs_life(detector, boxes=False)
+
+
+@pytest.mark.parametrize("kind", [FrozenBatchNorm2d, FrozenNorm])
+@torch.no_grad()
+def test_fixed_norms_get_life_too(kind):
+    detector, norm = tiny("retinanet_tiny_fpn"), kind(4)
+    detector.backbone.further = norm  # never called: its size is taken as 1
+    liven(detector, IMAGES, seed=0, boxes=False)
+    assert norm.running_mean.unique().numel() > 1
+    assert not needs_life(detector, boxes=False)
+
+
 def test_the_same_seed_gives_the_same_weights():
     one, other = tiny("retinanet_tiny_sepc"), tiny("retinanet_tiny_sepc")
     for detector in (one, other):
@@ -72,14 +99,15 @@ def test_trained_weights_stay_as_they_are():
     with torch.no_grad():
         for parameter in detector.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
-    before = [parameter.clone() for parameter in detector.parameters()]
+        detector.train()(torch.cat([IMAGES, IMAGES]))  # statistics of norms
+        detector.eval()
+    before = [value.clone() for value in detector.state_dict().values()]
     assert not needs_life(detector, boxes=True)
     liven(detector, IMAGES, seed=0, boxes=True)
-    for a, b in zip(before, detector.parameters(), strict=True):
+    for a, b in zip(before, detector.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_an_rpn_and_modules_of_others_are_left_alone():
-    assert not needs_life(tiny("rpn_tiny_fpn"), boxes=True)
+def test_modules_of_others_are_left_alone():
     assert not needs_life(torch.nn.Conv2d(3, 3, 1), boxes=True)
     assert count_candidates(torch.nn.Conv2d(3, 3, 1), [], 1) is None

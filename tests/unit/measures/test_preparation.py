@@ -136,6 +136,28 @@ def test_spoilt_inputs_are_not_left_to_the_next_case():
     assert torch.equal(bench.ready(detector, case_of("eager")).inputs[0], clean)
 
 
+# --- a rewrite that loses the norms --------------------------------------------------------
+
+
+def without_norms(detector):
+    for parent in list(detector.modules()):
+        for name, child in list(parent.named_children()):
+            if hasattr(child, "running_mean"):
+                setattr(parent, name, nn.Identity())
+    return detector
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["retinanet_tiny_fpn", "retinanet_tiny_sepc"])
+def test_an_engine_that_loses_untrained_norms_fails(name, dtype):
+    engines = {**ENGINES, "fused": Engine("", without_norms, run_eagerly)}
+    bench, detector = Bench("forward", "cpu", 0, engines), detectors.build(VARIANTS[name], seed=0)
+    with torch.inference_mode():
+        bench.ready(detector.eval(), case_of("folded", dtype))
+        with pytest.raises(EngineError):
+            bench.ready(detector, case_of("fused", dtype))
+
+
 # --- decoding within the engine ------------------------------------------------------------
 
 IN_ONE = ("retinanet_tiny_fpn", "fcos_tiny_sepc_lite", "reppoints_tiny_fpn")

@@ -16,6 +16,7 @@ from sepcbench.report.provenance import (
     source,
 )
 from sepcbench.results import assemble, keep_suite
+from sepcbench.specs import Recipe
 from sepcbench.store import Store, Stored
 from sepcbench.suites import load, twin
 
@@ -139,6 +140,32 @@ def test_accuracy_needs_the_users_files_or_is_trained_again():
     assert "--train --data DIR --work again/work --results again" in command(here, "accuracy")
     gpu = Origin("a", "accuracy", "", dataclasses.replace(ENVIRONMENT, gpu="a card"))
     assert "--device cuda" in command(a, "accuracy", origins=(gpu,))
+
+
+def test_another_recipe_than_the_suites_is_in_the_command():
+    a = dataclasses.replace(results().rows[0], training=TRAINING)
+    same = Recipe(iterations=2, batch=2, optimizer="sgd", learning_rate=0.01)
+    told = {"generated_data": True, "recipes": (("a", same),)}
+    assert "--recipe" not in command(a, "accuracy", **told)
+    other = Recipe(iterations=3, batch=4, optimizer="adamw", learning_rate=0.02, amp="bf16")
+    words = command(a, "accuracy", generated_data=True, recipes=(("a", other),))
+    for word in ("iterations=2", "batch=2", "optimizer=sgd", "amp=none", "learning_rate=0.01"):
+        assert f"--recipe {word}" in words
+    assert command(a, "accuracy").count("--recipe") == 0  # not known
+    scaled = Recipe(epochs=0.5, batch=4, optimizer="sgd", learning_rate=0.02, reference_batch=4)
+    words = command(a, "accuracy", recipes=(("a", scaled),))
+    assert "--train --data DIR --recipe batch=2 --work" in words  # 0.5 * 9 images / 2 are 2
+    longer = dataclasses.replace(scaled, epochs=9.0)
+    words = command(a, "accuracy", recipes=(("a", longer),))
+    assert "--recipe batch=2 --recipe iterations=2 --work" in words  # takes the place of epochs
+
+
+def test_another_recipe_is_a_note_of_the_conditions():
+    a = dataclasses.replace(results().rows[0], training=TRAINING)
+    of = dataclasses.replace(results(), rows=(a,), recipes=(("a", Recipe()),))
+    note = "trained with other options than the suite's: see training"
+    assert ("note", note) in source(of, a, "accuracy").conditions
+    assert ("note", note) not in source(of, a, "cost").conditions
 
 
 def test_a_row_with_published_values_only_has_no_record():

@@ -52,6 +52,16 @@ def test_parts_are_shares_of_the_whole():
         "sum, % of the whole",
     )
     assert table.rows[0][1:] == ("60.0", "10.0", "20.0", "90.0")
+    assert len(table.notes) == 1
+
+
+def test_parts_that_do_not_add_up_are_named():
+    made = timed()
+    row = made.rows[0]
+    slow = dataclasses.replace(row.latency.split, whole_s=0.2)
+    odd = dataclasses.replace(row, latency=dataclasses.replace(row.latency, split=slow))
+    table = parts_table(dataclasses.replace(made, rows=(odd, made.rows[1])))
+    assert "row a;" in table.notes[1]
 
 
 def test_without_further_conditions_there_is_no_further_table():

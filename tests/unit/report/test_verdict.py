@@ -8,7 +8,7 @@ import pytest
 from unit.make import accuracy, cost, latency, results
 
 from sepcbench.differences import against_first
-from sepcbench.records import Published, Row
+from sepcbench.records import Published, Row, Seeded
 from sepcbench.report.columns import COLUMNS, measured_cell
 from sepcbench.report.front import front
 from sepcbench.report.html import html_page
@@ -234,3 +234,13 @@ def test_few_images_resolve_nothing():
     few = {"images": 29}
     found = suite(row("a", 0.30, 1, 100, **few), row("b", 0.36, 1.2, 120, **few))
     assert not dict(found.rows[1].differences)["accuracy"].resolved
+
+
+def test_of_several_seeds_the_first_is_said_to_be_taken():
+    rows = [row("a", 0.30, 1.0, 100), row("b", 0.35, 1.1, 110)]
+    more = dataclasses.replace(rows[1], seeds=(Seeded("accuracy", 1, accuracy("b", 0.36)),))
+    notes = [
+        " ".join(verdict_table(dataclasses.replace(results(), rows=tuple(of))).notes)
+        for of in (rows, [rows[0], more])
+    ]
+    assert ["AP here is of the first seed alone" in text for text in notes] == [False, True]
