@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from torch import nn
 
 from sepcbench.errors import CountError
+from sepcbench.measures.evaluating import evaluating
 from sepcbench.measures.op_costs import CONVENTIONS, HANDLES, MAC_OPS, looks_heavy
 from sepcbench.records import Cost, Counts
 from sepcbench.specs import CostConvention
@@ -163,7 +163,7 @@ def count_dispatched(module: nn.Module, shape: tuple[int, int]) -> int:
     images = torch.empty(1, 3, *shape, device="meta")
     formulas: dict[Any, Any] = {torch.ops.torchvision.deform_conv2d: _deform_flops}
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
-    with _evaluating(module), torch.no_grad(), counter:
+    with evaluating(module), torch.no_grad(), counter:
         torch.func.functional_call(whole, state, (images,))
     return counter.get_total_flops() // 2
 
@@ -224,24 +224,12 @@ def _trace(
         analysis.set_op_handle(**dict.fromkeys(_HARMLESS | _PER_ROI))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         analysis.tracer_warnings("none")
-        with _evaluating(module), torch.no_grad():
+        with evaluating(module), torch.no_grad():
             counts = analysis.by_module_and_operator()
     inside = {path: ops for path, ops in counts.items() if path}
     paths = {path.removeprefix("module").removeprefix("."): path for path in inside}
     unsupported = {path: analysis.unsupported_ops(full) for path, full in paths.items()}
     return {path: inside[full] for path, full in paths.items()}, unsupported
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule has the mode it had."""
-    before = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in before.items():
-            part.training = mode
 
 
 def _refuse_uncounted(unsupported: Mapping[str, Counter[str]]) -> None:

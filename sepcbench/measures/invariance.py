@@ -25,6 +25,7 @@ from sepcbench.measures.agreement import (
     inner,
     level_correlations,
 )
+from sepcbench.measures.evaluating import evaluating
 from sepcbench.ops.gaussian import gaussian_pyramid, shrink
 from sepcbench.ops.pyramid import Pyramid, PyramidPair
 from sepcbench.specs import NeckSpec, VariantSpec
@@ -111,7 +112,7 @@ def on_network(
     detector.to(device)
     first = _first_pconv(detector.spec)
     image = image.to(device)
-    with _evaluating(detector):
+    with evaluating(detector):
         stages = [_through(detector, x, first) for x in (image, shrink(image))]
     return _summary(detector.spec, "network", image, stages, detector.spec.levels, border)
 
@@ -165,17 +166,6 @@ def on_gaussian(
 
 
 # --- running -------------------------------------------------------------------------------
-
-
-@contextmanager
-def _evaluating(detector: nn.Module) -> Iterator[None]:
-    """Eval mode inside, and afterwards the mode from before."""
-    training = detector.training
-    detector.eval()
-    try:
-        yield
-    finally:
-        detector.train(training)
 
 
 def _first_pconv(spec: VariantSpec) -> int | None:
