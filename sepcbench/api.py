@@ -261,7 +261,7 @@ def run(
         recipe: how, by name or file; or fields to change in each row's own, such as
             `{"accumulate": 4}`. By default the row's, else the suite's, else "1x".
         seeds: with how many seeds every row is trained and scored.
-        workers: processes that read images.
+        workers: threads that read images.
         checkpoints: row name to the checkpoint that is scored.
         results: where records go, under SUITE/MACHINE.
         work: where generated data and checkpoints go.

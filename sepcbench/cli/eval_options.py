@@ -20,7 +20,7 @@ Images = Annotated[Path | None, typer.Option(help="The image folder.")]
 Batch = Annotated[int, typer.Option(help="Images of one padded shape per call.", min=1)]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", help="Processes that decode and resize; else by the cores.", min=0),
+    typer.Option("--workers", help="Threads that decode and resize; else by the cores.", min=0),
 ]
 Limit = Annotated[int | None, typer.Option(help="Only the first images.", min=1)]
 Proposals = Annotated[

@@ -66,7 +66,7 @@ Checkpoints = Annotated[
 Results = Annotated[Path, typer.Option(help="Where records and reports go.")]
 Work = Annotated[Path, typer.Option(help="Where data and checkpoints go.")]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Processes that read images; else by the device.")
+    int | None, typer.Option(min=0, help="Threads that read images; else by the device.")
 ]
 Part = Annotated[float | None, typer.Option("--part", hidden=True)]
 

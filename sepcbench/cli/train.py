@@ -60,7 +60,7 @@ def train(
     device: options.Device = "cpu",
     workers: Annotated[
         int | None,
-        typer.Option("--workers", help="Processes that load images; else by the device.", min=0),
+        typer.Option("--workers", help="Threads that load images; else by the device.", min=0),
     ] = None,
     evaluate_every: Annotated[
         str | None,

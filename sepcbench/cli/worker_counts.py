@@ -1,11 +1,11 @@
-"""How many processes read images where the user does not say."""
+"""How many threads read images where the user does not say."""
 
 from __future__ import annotations
 
 import os
 
-# what is worth a worker process that reads to evaluate
-_IMAGES_PER_WORKER = 64
+# what is worth a thread that reads to evaluate
+_IMAGES_PER_WORKER = 8
 _MOST_TO_EVALUATE, _MOST_TO_TRAIN = 8, 4
 
 

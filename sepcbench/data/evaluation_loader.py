@@ -59,7 +59,7 @@ def evaluation_batches(
         conventions: how images are resized, normalised and padded.
         batch: images per batch.
         proposals: of every image, if batches are to bring them.
-        workers: processes that decode and resize ahead; 0 for none. Batches are the same.
+        workers: threads that decode and resize ahead; 0 for none. Batches are the same.
         device: where images are normalised, and are then; all else is on the CPU.
     """
     for (only,) in scaled_batches(
@@ -81,10 +81,11 @@ def scaled_batches(
 
     They differ in sides alone; an image is decoded once.
     """
-    load, pin = _Loader(data, tuple(scales)), device.startswith("cuda")
+    load = _Loader(data, tuple(scales))
     divisor = scales[0].pad_divisor
     waiting: dict[tuple[tuple[int, int], ...], list[_Loaded]] = {}
-    for loaded in prefetched(load, range(len(data.images)), workers, pin=pin):
+    numbers = range(len(data.images))
+    for loaded in prefetched(load, numbers, workers, taken=batch, device=device):
         shape = tuple(padded_size(raw.size, divisor) for raw in loaded.raws)
         group = waiting.setdefault(shape, [])
         group.append(loaded)

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from threading import Lock
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ from sepcbench.data.workers import prefetched
 from sepcbench.errors import DataError
 from sepcbench.specs import Conventions
 
-# resized images kept in memory where there are no workers; larger sets are read again each time
+# resized images kept in memory; of larger sets the others are read again each time
 CACHE_BYTES = 1 << 30
 
 
@@ -82,10 +83,17 @@ class _Loaded(NamedTuple):
 
 
 class _LoadedBatch(list[_Loaded]):
-    """What one process loads at a time."""
+    """What a worker loads at a time."""
 
     def pin_memory(self) -> _LoadedBatch:
         return _LoadedBatch(item.pin_memory() for item in self)
+
+
+class _Place(NamedTuple):
+    """What a batch of this process is: its images, and how many images come before them in all."""
+
+    images: list[int]
+    position: int
 
 
 class TrainingLoader:
@@ -132,7 +140,7 @@ class TrainingLoader:
                 tall or none of them, so that less is padding.
             short_sides: resize each image to a short side of (lowest, highest), each as likely,
                 instead of the conventions' own.
-            workers: processes that load ahead of `stream`; 0 for none.
+            workers: threads that load ahead of `stream`; 0 for none.
             device: where images are normalised, and are then; all else is on the CPU.
         """
         self.data, self.conventions = data, conventions
@@ -144,31 +152,35 @@ class TrainingLoader:
         self._order = EpochOrder(_groups(data, group_by_aspect), batch * world, seed)
         self._cache: dict[int, _Loaded] = {}
         self._cached_bytes = 0
+        self._caching = Lock()
         data.objects(data.images[0].id)  # finds those of all images, once for all workers
 
     def __getitem__(self, number: int) -> TrainingBatch:
         """This process's part of micro-batch `number` of the whole job, counted from 0."""
-        return self._finish(self._load_batch(number))
+        return self._finish(self._load_batch(self._place(number)))
 
     def stream(self, start: int = 0) -> Iterator[TrainingBatch]:
         """Batch after batch from `start` on, loaded ahead by the workers; the same as `[...]`.
 
         Raises:
-            DataError: an image is missing or corrupt, or a worker died.
+            DataError: an image is missing or corrupt.
         """
-        pin = self.device.startswith("cuda")
         began = time.perf_counter()
-        for loaded in prefetched(self._load_batch, itertools.count(start), self.workers, pin=pin):
+        places = map(self._place, itertools.count(start))
+        for loaded in prefetched(self._load_batch, places, self.workers, device=self.device):
             batch = self._finish(loaded)
             self.waited_s += time.perf_counter() - began
             yield batch
             began = time.perf_counter()
 
-    def _load_batch(self, number: int) -> _LoadedBatch:
-        images, first = self._order[number], self.rank * self.batch
+    def _place(self, number: int) -> _Place:
+        first = self.rank * self.batch
+        images = self._order[number][first : first + self.batch]
+        return _Place(images, number * self.batch * self.world + first)
+
+    def _load_batch(self, place: _Place) -> _LoadedBatch:
         return _LoadedBatch(
-            self._item(images[slot], number * self.batch * self.world + slot)
-            for slot in range(first, first + self.batch)
+            self._item(index, place.position + slot) for slot, index in enumerate(place.images)
         )
 
     def _finish(self, items: _LoadedBatch) -> TrainingBatch:
@@ -198,11 +210,11 @@ class TrainingLoader:
     def _cached(self, index: int) -> _Loaded:
         if index not in self._cache:
             loaded = self._load(index, self.conventions)
-            # what a worker has sent it would keep open, and may have few files open
-            if self.workers or self._cached_bytes + loaded.nbytes > CACHE_BYTES:
-                return loaded
-            self._cache[index] = loaded
-            self._cached_bytes += loaded.nbytes
+            with self._caching:
+                if self._cached_bytes + loaded.nbytes > CACHE_BYTES:
+                    return loaded
+                self._cached_bytes += 0 if index in self._cache else loaded.nbytes
+                self._cache[index] = loaded
         return self._cache[index]
 
     def _load(self, index: int, conventions: Conventions) -> _Loaded:

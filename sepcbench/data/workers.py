@@ -1,80 +1,80 @@
-"""Loading ahead in worker processes, in order; what fails there fails here, in one line."""
+"""Loading ahead in threads, in order.
+
+Threads, not processes: decoding and resizing let go of Python's lock, and what they make is at once
+where it is needed. From a process it would come as copies, or as shared memory and open files.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
 
-from torch.utils.data import DataLoader, Dataset
+import torch
 
-from sepcbench.errors import DataError, SepcbenchError
-
+Work = TypeVar("Work")
 Item = TypeVar("Item")
-# what each worker has ready at most
+# what each worker has ready at most, beside what the consumer takes at a time
 AHEAD = 2
-# how torch's errors begin, or what they hold, when workers or their shared memory are at an end
-_ENDED = ("DataLoader worker", "Pin memory thread", "open files", "ancdata", "shared memory")
 
 
 def prefetched(
-    load: Callable[[int], Item], numbers: Iterable[int], workers: int, *, pin: bool = False
+    load: Callable[[Work], Item],
+    work: Iterable[Work],
+    workers: int,
+    *,
+    taken: int = 1,
+    device: str = "cpu",
 ) -> Iterator[Item]:
-    """Yield load(number) for each of the numbers, in their order, which may have no end.
+    """Yield load(one) for each one of the work, in its order, which may have no end.
 
     Args:
-        load: picklable where processes are not forked; its tensors come through shared memory.
-        numbers: what to load.
-        workers: processes; 0 loads here, when asked.
-        pin: give items with a method `pin_memory` page-locked memory, for faster transfers.
-
-    Raises:
-        DataError: a worker died, or memory or files to share with it are at their limit.
+        load: safe to call from several threads; what it raises is raised here.
+        work: what to load; gone through in the thread of the consumer.
+        workers: threads, each of which computes on one core; 0 loads here, when asked.
+        taken: how many items the consumer takes before it works on them.
+        device: where items go; for one of CUDA those of workers get page-locked memory, by their
+            method `pin_memory`.
     """
     if not workers:
-        yield from map(load, numbers)
+        yield from map(load, work)
         return
-    loader: DataLoader[Item] = DataLoader(
-        _Numbered(load),
-        sampler=numbers,
-        batch_size=None,
-        collate_fn=_unchanged,
-        num_workers=workers,
-        prefetch_factor=AHEAD,
-        pin_memory=pin,
-    )
+    threads, left = torch.get_num_threads(), iter(work)
+    card = _card(device)
+    pool = ThreadPoolExecutor(workers, "loading", _on_one_core, (card,))
+    make = load if card is None else partial(_load_pinned, load)
+    waiting: deque[Future[Item]] = deque()
     try:
-        for item in loader:
-            if isinstance(item, _Failed):
-                raise item.error
+        for one in islice(left, AHEAD * workers + taken):
+            waiting.append(pool.submit(make, one))
+        while waiting:
+            item = waiting.popleft().result()
+            for one in islice(left, 1):
+                waiting.append(pool.submit(make, one))
             yield item
-    except (RuntimeError, EOFError, OSError) as error:
-        if isinstance(error, RuntimeError) and not any(text in str(error) for text in _ENDED):
-            raise
-        raise DataError(
-            "a process that loads images died, killed or out of memory or of files to open; try "
-            "fewer --workers"
-        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # of threads yet to come: see `_on_one_core`
 
 
-class _Numbered(Dataset[Item], Generic[Item]):
-    """What torch's loader asks for items."""
-
-    def __init__(self, load: Callable[[int], Item]) -> None:
-        self._load = load
-
-    def __getitem__(self, number: int) -> Item | _Failed:  # type: ignore[override]
-        try:
-            return self._load(number)
-        except SepcbenchError as error:  # as a value: torch would add its traceback to the text
-            return _Failed(error)
+def _card(device: str) -> int | None:
+    """The index of a CUDA device; of "cuda" that of the one in use, which is a thread's own."""
+    if not device.startswith("cuda"):
+        return None
+    index = torch.device(device).index
+    return torch.cuda.current_device() if index is None else index
 
 
-class _Failed:
-    """An error on its way to the process that reports it."""
+def _on_one_core(card: int | None) -> None:
+    """How a worker begins: torch's setting is that of this thread and of later ones."""
+    torch.set_num_threads(1)
+    if card is not None:
+        torch.cuda.set_device(card)
 
-    def __init__(self, error: SepcbenchError) -> None:
-        self.error = error
 
-
-def _unchanged(item: Item) -> Item:
-    return item
+def _load_pinned(load: Callable[[Work], Any], one: Work) -> Any:
+    """Into page-locked memory, for faster transfers."""
+    return load(one).pin_memory()

@@ -51,7 +51,7 @@ def detect_all(
         batch: images per call; only images of the same padded shape share one.
         proposals: of every image, for a detector that needs them.
         progress: called with (done, total, label), of this process's images.
-        workers: processes that decode and resize images ahead; the results are the same.
+        workers: threads that decode and resize images ahead; the results are the same.
         rank: which of the processes this is that share the images.
         world: how many there are; each image is for one of them.
         keep: a folder, the same for all, where finished images are kept: one that was stopped goes

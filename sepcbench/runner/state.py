@@ -32,7 +32,7 @@ class RunOptions:
     anyway. `recipe_fields` are changed in each of these.
 
     `jobs` are devices: each takes one row after the other, by `command` in a process of its own.
-    A `part` is such a process. `workers` are processes that read images.
+    A `part` is such a process. `workers` are threads that read images.
     """
 
     measures: tuple[MeasureName, ...] = ()

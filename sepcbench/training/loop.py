@@ -85,7 +85,7 @@ def train(
         resume: go on from `state.pt` in `out`.
         progress: called with (iterations done, all iterations, losses and speed).
         save: writes `last.safetensors`; without it only the state is kept.
-        workers: processes that load images, per process that trains.
+        workers: threads that load images, per process that trains.
         evaluate: scores the detector, higher is better, in every process; that with the best score
             of the first process is kept in `best.safetensors`.
         evaluate_every: iterations between two evaluations; 0 evaluates at the end only.

@@ -117,8 +117,8 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert worker_counts.for_evaluation(None, 5000) == 8
-    assert worker_counts.for_evaluation(None, 200) == 3
-    assert worker_counts.for_evaluation(None, 10) == 0
+    assert worker_counts.for_evaluation(None, 30) == 3
+    assert worker_counts.for_evaluation(None, 7) == 0
     assert worker_counts.for_evaluation(5, 10) == 5
     assert worker_counts.for_training(None, "cuda") == 4
     assert worker_counts.for_training(None, "cuda:0", sharing=6) == 2
@@ -128,5 +128,5 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "8")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert worker_counts.for_evaluation(None, 5000) == 2
-    assert worker_counts.for_evaluation(None, 8 * 64) == 1
+    assert worker_counts.for_evaluation(None, 8 * 8) == 1
     assert worker_counts.for_training(None, "cuda") == 3

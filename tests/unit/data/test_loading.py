@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-import os
-import signal
+import threading
+import time
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,11 @@ import coco_sets
 import pytest
 import torch
 
-from sepcbench.data import workers
 from sepcbench.data.coco import CocoData, open_data
 from sepcbench.data.evaluation_loader import evaluation_batches
 from sepcbench.data.order import EpochOrder
 from sepcbench.data.training_loader import TrainingBatch, TrainingLoader
-from sepcbench.data.workers import prefetched
+from sepcbench.data.workers import AHEAD, prefetched
 from sepcbench.errors import DataError
 from sepcbench.specs import CONVENTIONS, NATIVE
 
@@ -199,40 +200,74 @@ def test_an_image_that_is_damaged_has_its_line_from_workers_too(
         list(evaluation_batches(data, SMALL, workers=workers))
 
 
-def test_a_worker_that_is_killed_ends_the_run(data: CocoData) -> None:
+def test_what_fails_ahead_fails_in_its_turn() -> None:
     def load(number: int) -> int:
         if number == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
+            raise MemoryError
         return number
 
-    with pytest.raises(DataError, match="a process that loads images died"):
-        list(prefetched(load, range(6), 1))
-
-
-def test_workers_keep_no_files_open(tmp_path: Path) -> None:
-    """Each tensor that a worker sends is an open file there until it lets go of it."""
-    coco_sets.write(tmp_path, coco_sets.document(16))
-    loader = _loader(open_data(tmp_path), batch=1, workers=1)
-
-    def load(number: int) -> tuple[Any, int]:
-        return loader._load_batch(number), len(os.listdir("/proc/self/fd"))
-
-    counts = [count for _, count in prefetched(load, range(32), 1)]
-    assert max(counts) < min(counts) + 10, "of 16 images, two or more tensors each"
-
-
-@pytest.mark.parametrize(
-    "error", [EOFError(), ConnectionResetError(104, "reset"), RuntimeError("0 items of ancdata")]
-)
-def test_what_ends_the_talk_with_workers_has_its_line(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def ended(*given: Any, **options: Any) -> Any:
-        yield 0
-        raise error
-
-    monkeypatch.setattr(workers, "DataLoader", ended)
-    items = prefetched(abs, range(6), 1)
-    assert next(items) == 0
-    with pytest.raises(DataError, match="or of files to open; try fewer --workers"):
+    items = prefetched(load, count(), 2, taken=4)
+    assert list(islice(items, 3)) == [0, 1, 2]
+    with pytest.raises(MemoryError):
         next(items)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_load_so_much_ahead_and_no_more(workers: int) -> None:
+    asked: list[int] = []
+
+    def work() -> Iterator[int]:
+        for number in count():
+            asked.append(threading.get_ident())
+            yield number
+
+    items = prefetched(_slowly, work(), workers, taken=5)
+    assert list(islice(items, 10)) == list(range(10))
+    assert len(asked) == 10 + workers * AHEAD + 5
+    assert set(asked) == {threading.get_ident()}, "it need not be safe for threads"
+
+
+def _slowly(number: int) -> int:
+    time.sleep(0.003 * (number % 3))
+    return number
+
+
+def test_workers_leave_no_thread_and_no_setting() -> None:
+    before, running = torch.get_num_threads(), threading.active_count()
+    torch.set_num_threads(2)
+    try:
+        items = prefetched(lambda number: torch.get_num_threads(), range(20), 2)
+        assert next(items) == 1
+        assert threading.active_count() == running + 2
+        items.close()
+        assert threading.active_count() == running
+        assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_workers_share_what_is_kept_in_memory(data: CocoData, tmp_path: Path) -> None:
+    loader = _loader(data, batch=7, workers=2)
+    seen = list(islice(loader.stream(), 4))
+    for path in (tmp_path / "val").iterdir():
+        path.unlink()
+    again = list(islice(loader.stream(), 4))
+    assert all(same(a, b) for a, b in zip(seen, again, strict=True))
+
+
+@pytest.mark.parametrize(("device", "card"), [("cuda", 5), ("cuda:3", 3)])
+def test_workers_pin_their_items_on_the_card_in_use(
+    monkeypatch: pytest.MonkeyPatch, device: str, card: int
+) -> None:
+    class Item:
+        def pin_memory(self) -> str:
+            return f"pinned in {threading.current_thread().name[:7]}"
+
+    used: list[int] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 5)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    items = list(prefetched(lambda number: Item(), range(3), 1, device=device))
+    assert items == ["pinned in loading"] * 3
+    assert used == [card]

@@ -128,6 +128,31 @@ def test_16_bit_grey_keeps_its_upper_byte(tmp_path: Path) -> None:
     assert read_rgb(tmp_path / "grey.png")[0].tolist() == [[v] * 3 for v in (0, 1, 128, 255)]
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpegs_are_read_as_pillow_reads_them(
+    tmp_path: Path, mode: str, subsampling: str, progressive: bool
+) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (12, 15, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize((61, 47), Image.Resampling.BICUBIC).convert(mode)
+    path = tmp_path / "a.jpg"
+    options = {} if mode == "L" else {"subsampling": subsampling}
+    picture.save(path, quality=80, progressive=progressive, **options)
+    with Image.open(path) as image:
+        assert np.array_equal(read_rgb(path), np.array(image.convert("RGB")))
+
+
+def test_a_jpeg_cut_off_anywhere_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    Image.linear_gradient("L").convert("RGB").save(path)
+    whole = path.read_bytes()
+    for size in (0, 20, 200, len(whole) // 2, len(whole) - 10):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DataError, match=r"cut\.jpg' is corrupt or truncated"):
+            read_rgb(path)
+
+
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees to look at it
