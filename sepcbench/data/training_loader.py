@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from threading import Lock
 from typing import NamedTuple
@@ -37,7 +36,8 @@ CACHE_BYTES = 1 << 30
 class TrainingBatch(NamedTuple):
     """Images (N, 3, H, W), their sizes (h, w), and boxes (g, 4) xyxy and labels (g,) of each.
 
-    If asked for, also `masks` (g, h, w) bool and `proposals` (r, 4) xyxy of each.
+    If asked for, also `masks` (g, h, w) bool and `proposals` (r, 4) xyxy of each. All but the
+    images may be what the loader keeps for later epochs: not to be changed.
     """
 
     images: Tensor
@@ -102,9 +102,6 @@ class TrainingLoader:
     So training resumes at the exact position from the number of the batch. All processes together
     take `batch * world` images at a time, which are the same whatever the world size. Each epoch
     goes through all images in a new order; a batch may span two epochs.
-
-    Attributes:
-        waited_s: how long the consumer of `stream` has waited for its batches, in all.
     """
 
     def __init__(
@@ -148,30 +145,25 @@ class TrainingLoader:
         self.masks, self.proposals = masks, proposals
         self.rank, self.world = rank, world
         self.short_sides, self.workers, self.device = short_sides, workers, device
-        self.waited_s = 0.0
         self._order = EpochOrder(_groups(data, group_by_aspect), batch * world, seed)
         self._cache: dict[int, _Loaded] = {}
         self._cached_bytes = 0
         self._caching = Lock()
-        data.objects(data.images[0].id)  # finds those of all images, once for all workers
+        data.objects(data.images[0].id)  # sorts all objects by image, before there are workers
 
     def __getitem__(self, number: int) -> TrainingBatch:
         """This process's part of micro-batch `number` of the whole job, counted from 0."""
         return self._finish(self._load_batch(self._place(number)))
 
-    def stream(self, start: int = 0) -> Iterator[TrainingBatch]:
+    def stream(self, start: int = 0) -> Generator[TrainingBatch]:
         """Batch after batch from `start` on, loaded ahead by the workers; the same as `[...]`.
 
         Raises:
             DataError: an image is missing or corrupt.
         """
-        began = time.perf_counter()
         places = map(self._place, itertools.count(start))
         for loaded in prefetched(self._load_batch, places, self.workers, device=self.device):
-            batch = self._finish(loaded)
-            self.waited_s += time.perf_counter() - began
-            yield batch
-            began = time.perf_counter()
+            yield self._finish(loaded)
 
     def _place(self, number: int) -> _Place:
         first = self.rank * self.batch

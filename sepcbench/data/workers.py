@@ -6,6 +6,7 @@ where it is needed. From a process it would come as copies, or as shared memory 
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,12 +43,12 @@ def prefetched(
     if not workers:
         yield from map(load, work)
         return
-    threads, left = torch.get_num_threads(), iter(work)
-    card = _card(device)
-    pool = ThreadPoolExecutor(workers, "loading", _on_one_core, (card,))
+    left, consumer, card = iter(work), threading.get_ident(), _card(device)
+    pool = ThreadPoolExecutor(workers, "loading")
     make = load if card is None else partial(_load_pinned, load)
     waiting: deque[Future[Item]] = deque()
     try:
+        _on_one_core_each(pool, workers, card)
         for one in islice(left, AHEAD * workers + taken):
             waiting.append(pool.submit(make, one))
         while waiting:
@@ -55,9 +56,8 @@ def prefetched(
             for one in islice(left, 1):
                 waiting.append(pool.submit(make, one))
             yield item
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # of threads yet to come: see `_on_one_core`
+    finally:  # one that nobody took to its end may be collected in a thread of its own pool
+        pool.shutdown(wait=threading.get_ident() == consumer, cancel_futures=True)
 
 
 def _card(device: str) -> int | None:
@@ -68,11 +68,24 @@ def _card(device: str) -> int | None:
     return torch.cuda.current_device() if index is None else index
 
 
-def _on_one_core(card: int | None) -> None:
-    """How a worker begins: torch's setting is that of this thread and of later ones."""
-    torch.set_num_threads(1)
-    if card is not None:
-        torch.cuda.set_device(card)
+def _on_one_core_each(pool: ThreadPoolExecutor, workers: int, card: int | None) -> None:
+    """Start all threads; torch's setting is that of a thread and of those that begin later."""
+    together = threading.Barrier(workers + 1)
+    begun = [pool.submit(_begin, card, together) for _ in range(workers)]
+    together.wait()
+    torch.set_num_threads(torch.get_num_threads())
+    for one in begun:
+        one.result()
+
+
+def _begin(card: int | None, together: threading.Barrier) -> None:
+    try:
+        torch.get_num_threads()  # else torch would set it when it first computes here
+        torch.set_num_threads(1)
+        if card is not None:
+            torch.cuda.set_device(card)
+    finally:
+        together.wait()
 
 
 def _load_pinned(load: Callable[[Work], Any], one: Work) -> Any:
