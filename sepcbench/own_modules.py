@@ -52,12 +52,21 @@ class OwnNeck(nn.Module):
         return self.backbone(images)  # type: ignore[no-any-return]
 
     def fuse(self, features: Pyramid) -> list[Tensor]:
-        """All tensors that the neck makes of them."""
-        return tensors(self.neck(list(features)))
+        """All tensors that the neck makes of them.
+
+        Raises:
+            UsageError: it makes none.
+        """
+        return _any(self.spec, self.neck(list(features)))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """All tensors that come out for normalised images (N, 3, H, W)."""
         return self.fuse(self.features(images))
+
+    def everything(self, images: Tensor) -> list[Tensor]:
+        """The maps that the neck gets, then what it makes: it need not use all of them."""
+        features = list(self.features(images))
+        return features + self.fuse(features)
 
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Module-path prefixes of the parts that costs are split into."""
@@ -94,8 +103,12 @@ class OwnDetector(nn.Module):
         self.spec, self.whole = spec, whole
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """All tensors that come out for images (N, 3, H, W)."""
-        return tensors(self.whole(images))
+        """All tensors that come out for images (N, 3, H, W).
+
+        Raises:
+            UsageError: none do.
+        """
+        return _any(self.spec, self.whole(images))
 
     def parts(self) -> dict[str, tuple[str, ...]]:
         """No parts are known."""
@@ -132,6 +145,16 @@ class PyramidOf(nn.Module):
 
 def _only(spec: OwnSpec, scopes: str) -> UsageError:
     return UsageError(f"'{spec.name}' has no head of sepcbench; use --scope {scopes}")
+
+
+def _any(spec: OwnSpec, made: Any) -> list[Tensor]:
+    found = tensors(made)
+    if not found:
+        raise UsageError(
+            f"'{spec.name}' gives no tensor but {type(made).__name__}; its forward is to "
+            "return the maps that it makes"
+        )
+    return found
 
 
 def tensors(value: Any) -> list[Tensor]:

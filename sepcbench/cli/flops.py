@@ -143,7 +143,10 @@ def _check(detector: Any, counted: Cost) -> None:
     macs = dict(cost(detector, counted.shape, exact=counted.exact).macs)["total"]
     other = count_dispatched(detector, counted.shape)
     if macs != other:
-        raise CountError(f"fvcore's trace has {macs} MAC, torch's FlopCounterMode {other}")
+        raise CountError(
+            f"fvcore's trace has {macs} MAC, torch's FlopCounterMode {other}; the trace leaves out "
+            "what the outputs do not need"
+        )
 
 
 # --- tables --------------------------------------------------------------------------------

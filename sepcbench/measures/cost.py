@@ -180,17 +180,17 @@ def _import_torchvision_ops() -> None:
 
 
 class _Whole(nn.Module):
-    """A module with all that it does: `run_all` where it says that modules see RoIs."""
+    """A module with all that it does: its `run_all` or `everything`, if it has one."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, images: torch.Tensor) -> Any:
+        # both methods give all that is made: a trace leaves out what its results do not need
         rois = repeats(self.module)
         if not rois:
-            return self.module(images)
-        # `run_all` gives all that comes out: a trace leaves out what nothing else needs
+            return getattr(self.module, "everything", self.module)(images)
         each = rois if len(images) else dict.fromkeys(rois, 0)
         return self.module.run_all(images, each)  # type: ignore[operator]
 

@@ -30,6 +30,18 @@ class Greedy(nn.Module):
     def __init__(self, in_channels, widths):
         super().__init__()
 
+class First(MyNeck):
+    def forward(self, maps):
+        return maps[0] * 2
+
+class Nothing(MyNeck):
+    def forward(self, maps):
+        super().forward(maps)
+
+class Whole(nn.Module):
+    def forward(self, images):
+        pass
+
 class Breaks(MyNeck):
     def forward(self, maps):
         raise KeyError("level 9")
@@ -73,6 +85,14 @@ def test_a_neck_costs_what_the_formula_says() -> None:
     assert counted["neck"] == sum(16 * c * cells for c, cells in zip(channels, CELLS))
     assert counted["total"] == counted["backbone"] + counted["neck"]
     assert counted["total"] == count_dispatched(neck, (64, 64))
+
+
+def test_maps_that_a_neck_does_not_use_are_counted() -> None:
+    first = build(OwnSpec("own_necks.py:First", "tiny"))
+    assert isinstance(first, OwnNeck)
+    everything = count_dispatched(first.backbone, (64, 64))
+    counted = dict(cost(first, (64, 64)).macs)
+    assert counted == {"total": everything, "backbone": everything, "neck": 0, "head": 0}
 
 
 def test_a_neck_behind_a_variant_gets_its_pyramid() -> None:
@@ -143,6 +163,12 @@ def test_a_crash_inside_is_one_line_or_a_row(capsys: pytest.CaptureFixture[str])
     good, bad = json.loads(capsys.readouterr().out)
     assert good["scope"] == "neck"
     assert "level 9" in bad["reason"]
+
+
+@pytest.mark.parametrize("name", ["Nothing", "Whole"])
+def test_what_gives_no_tensors_is_told_so(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["flops", f"own_necks.py:{name}", "--shape", "64x64"]) == 2
+    assert "gives no tensor but NoneType; its forward is to" in capsys.readouterr().err
 
 
 def test_scopes_with_a_head_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
