@@ -64,6 +64,14 @@ def save(
         raise CheckpointError(f"cannot write checkpoint '{path}': {error.strerror}") from None
 
 
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """What is said of a description that cannot be used."""
+    why = "is damaged"
+    if isinstance(error, UsageError):
+        why += ", or has a part that this installation does not know"
+    return CheckpointError(f"checkpoint '{path}': its description {why}: {error}")
+
+
 def digest(path: Path) -> str:
     """The sha256 of a file, in hexadecimal.
 
@@ -93,7 +101,7 @@ def read(path: Path) -> Saved:
         training = training and codec.decode(Training, training, "training")
         state = safetensors.torch.load_file(path)
     except (UsageError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"checkpoint '{path}': its description is damaged: {error}") from None
+        raise unreadable(path, error) from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"checkpoint '{path}' is damaged: {error}") from None
     return Saved(spec, classes, training, state)

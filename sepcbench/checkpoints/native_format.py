@@ -36,7 +36,7 @@ def _inside(contents: Contents) -> VariantSpec:
 
 
 def _damaged(contents: Contents, error: Exception) -> CheckpointError:
-    return CheckpointError(f"checkpoint '{contents.path}': its description is damaged: {error}")
+    return native.unreadable(contents.path, error)
 
 
 def _classes(contents: Contents, count: int) -> tuple[str, ...]:
