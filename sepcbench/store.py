@@ -52,6 +52,17 @@ def plain_kind(kind: str) -> str:
     return kind.split(MORE)[0]
 
 
+def seeded_kind(kind: str, seed: int) -> str:
+    """The kind of a record as stored: that of further seeds names them."""
+    return f"{kind}{MORE}{seed}" if seed else kind
+
+
+def seed_of(kind: str) -> int:
+    """The number of the seed that a kind of record as stored is of, such as 1 of "accuracy@1"."""
+    more = kind.partition(MORE)[2]
+    return int(more) if more.isdecimal() else 0
+
+
 KEY_VERSION = 2
 
 Body = dict[str, Any]

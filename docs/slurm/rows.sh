@@ -2,6 +2,7 @@
 # Every row of a suite is one task of a Slurm array: trained, scored and counted on one GPU.
 #   sbatch --array=0-5 docs/slurm/rows.sh                      (components, COCO in ./coco)
 #   SUITE=bn DATA=/data/coco SEEDS=3 sbatch --array=0-4 docs/slurm/rows.sh
+#   SUITE=quick DATA=shapes DEVICE=cpu sbatch --gres=none --cpus-per-task=2 --array=0-5 docs/slurm/rows.sh
 # A task that is killed or requeued goes on from its last checkpoint; submit again what is missing.
 #SBATCH --job-name=sepcbench
 #SBATCH --array=0-5
@@ -10,11 +11,13 @@
 #SBATCH --time=3-00:00:00
 #SBATCH --requeue
 #SBATCH --output=%x-%A-%a.log
+#SBATCH --open-mode=append
 set -euo pipefail
 
 SUITE=${SUITE:-components}
 DATA=${DATA:-coco}
 SEEDS=${SEEDS:-1}
+DEVICE=${DEVICE:-cuda}
 PYTHON=${PYTHON:-python}
 
 read -r -a ROWS < <("$PYTHON" -c '
@@ -29,4 +32,4 @@ fi
 ROW=${ROWS[$SLURM_ARRAY_TASK_ID]}
 
 exec "$PYTHON" -m sepcbench run "$SUITE" --row "$ROW" --measures cost,accuracy --seeds "$SEEDS" \
-    --train --data "$DATA" --device cuda --workers 8
+    --train --data "$DATA" --device "$DEVICE" --workers "${SLURM_CPUS_PER_TASK:-8}"

@@ -51,9 +51,15 @@ Recipes = Annotated[
 Seeds = Annotated[
     int, typer.Option(metavar="N", min=1, help="Train and score every row with N seeds.")
 ]
+Seed = Annotated[
+    int | None,
+    typer.Option(metavar="K", min=0, help="Only this one of the seeds, counted from 0."),
+]
 Jobs = Annotated[
     str | None,
-    typer.Option(metavar="N|DEVICES", help="Rows at once: cuda:0,cuda:1, or so many on --device."),
+    typer.Option(
+        metavar="N|DEVICES", help="Rows and seeds at once: cuda:0,cuda:1, or so many on --device."
+    ),
 ]
 Proposals = Annotated[
     Path | None,
@@ -81,6 +87,7 @@ def run(
     train: Train = False,
     recipe: Recipes = None,
     seeds: Seeds = 1,
+    seed: Seed = None,
     jobs: Jobs = None,
     workers: Workers = None,
     proposals: Proposals = None,
@@ -102,7 +109,7 @@ def run(
     """
     given = Given(
         tuple(only or ()), measures, resume, device, data, train, tuple(recipe or ()), seeds, jobs,
-        workers, proposals, tuple(checkpoint or ()), referee, results, work, part is not None,
+        workers, proposals, tuple(checkpoint or ()), referee, results, work, part is not None, seed,
     )  # fmt: skip
     chosen = [choose(name, given) for name in suites]
     if part is not None:

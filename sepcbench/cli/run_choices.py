@@ -42,6 +42,7 @@ class Given:
     results: Path
     work: Path
     part: bool
+    seed: int | None = None
 
 
 def choose(name: str, given: Given) -> tuple[Suite, RunOptions]:
@@ -68,7 +69,7 @@ def choose(name: str, given: Given) -> tuple[Suite, RunOptions]:
         proposals=given.proposals,
         checkpoints=_checkpoints(given.checkpoint),
         referee=given.referee,
-        seeds=tuple(range(given.seeds)),
+        seeds=_seeds(given, suite),
         train=given.train,
         recipe=recipe,
         recipe_fields=changes,
@@ -87,6 +88,23 @@ def _measures(text: str) -> tuple[MeasureName, ...]:
     names = [name.strip() for name in text.split(",")]
     known = get_args(MeasureName)
     return tuple(options.check_choice("measure", name, known) for name in names)  # type: ignore[misc]
+
+
+def _seeds(given: Given, suite: Suite) -> tuple[int, ...]:
+    """The seeds of `--seeds`, or the one of `--seed`.
+
+    Raises:
+        UsageError: both are given, or nothing that is asked for has seeds.
+    """
+    if given.seed is None:
+        return tuple(range(given.seeds))
+    if given.seeds > 1:
+        raise UsageError("give --seeds or --seed, not both: --seeds 3 is --seed 0, 1 and 2")
+    if given.seed and "accuracy" not in (_measures(given.measures) or suite.file.measures):
+        raise UsageError(
+            f"--seed {given.seed} is for accuracy; cost and latency are measured with --seed 0"
+        )
+    return (given.seed,)
 
 
 def _checkpoints(given: tuple[str, ...]) -> dict[str, Path]:
@@ -132,9 +150,9 @@ def _model(device: str) -> str:
 
 
 def _words(name: str, given: Given, workers: int) -> tuple[str, ...]:
-    """The command of one row's process, without its row, device and measures."""
+    """The command of one row's process, without its row, seed, device and measures."""
     often = _OFTEN if sys.stderr.isatty() else _SELDOM
-    words = ["run", name, "--part", str(often), "--seeds", str(given.seeds)]
+    words = ["run", name, "--part", str(often)]
     words += ["--results", str(given.results), "--work", str(given.work)]
     words += ["--workers", str(workers)]
     words += [] if given.resume else ["--fresh"]

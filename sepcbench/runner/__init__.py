@@ -54,10 +54,13 @@ def run_suite(suite: Suite, options: RunOptions, bar: Bar, say: Say | None = Non
     store = Store(options.results / suite.name / machine.machine)
     run = Run(suite, options, store, machine, rows, bar)
     measures = list(options.measures or suite.file.measures)
+    if 0 not in options.seeds:  # the first seed's run counts and times
+        measures = [name for name in measures if name == "accuracy"]
     if options.jobs:
         measures = _hand_out(run, measures, say)
     wait_s = PART_WAIT_S if options.part else 0.0
-    with rows_locked(store, (row.name for row in rows), wait_s):
+    seeds = options.seeds if "accuracy" in measures else (0,)
+    with rows_locked(store, (row.name for row in rows), wait_s, seeds):
         prepare(store, suite)
         for name, measure in MEASURES.items():
             if name in measures:

@@ -11,7 +11,7 @@ from sepcbench.runner.scoring import forget_images, kinds, score
 from sepcbench.runner.sets import Sets, open_sets
 from sepcbench.runner.state import Run, attempt, keep
 from sepcbench.runner.training import Trainee, recipe_key, recipe_of, train, with_seed
-from sepcbench.store import MORE, key_of
+from sepcbench.store import key_of, seeded_kind
 from sepcbench.suites import SuiteRow
 
 
@@ -27,8 +27,8 @@ class _Job:
     key: str
 
     def kind(self, plain: str) -> str:
-        """The kind of a record as stored: that of further seeds names them."""
-        return f"{plain}{MORE}{self.seed}" if self.seed else plain
+        """The kind of a record as stored."""
+        return seeded_kind(plain, self.seed)
 
 
 def run_accuracy(run: Run) -> None:
@@ -40,7 +40,7 @@ def run_accuracy(run: Run) -> None:
     # every row with the first seed, then with the next: a table is whole as early as can be
     for seed in run.options.seeds:
         for row in rows:
-            if seed == 0 or row.name not in run.options.checkpoints:
+            if seed == 0 or has_seeds(run, row):
                 _attempt(run, _job(run, row, seed, sets), sets)
 
 
@@ -56,6 +56,11 @@ def rows_to_score(run: Run) -> list[SuiteRow]:
             "or see the suite's small twin with --data shapes"
         )
     return rows
+
+
+def has_seeds(run: Run, row: SuiteRow) -> bool:
+    """Whether a row is trained: a checkpoint that is given has no other seeds."""
+    return row.name not in run.options.checkpoints and recipe_of(run, row) is not None
 
 
 def _job(run: Run, row: SuiteRow, seed: int, sets: Sets) -> _Job:

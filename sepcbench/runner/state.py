@@ -25,13 +25,15 @@ class RunOptions:
     `work` takes generated data and checkpoints; `results` takes records and reports.
     `checkpoints` gives a row a checkpoint, so that its AP can be measured on `data`; `proposals`
     are those of `data` for rows that take fixed ones. With `referee` pycocotools scores too.
-    `seeds` are counted from the recipe's own: 0 is that one, of which `accuracy` is.
+    `seeds` are counted from the recipe's own: 0 is that one, of which `accuracy` is; without it
+    rows are only scored.
 
     With `train` rows without a checkpoint are trained on the split train of `data`, by `recipe`,
     else the row's, else the suite's, else 1x; without `data` they are trained on the generated set
     anyway. `recipe_fields` are changed in each of these.
 
-    `jobs` are devices: each takes one row after the other, by `command` in a process of its own.
+    `jobs` are devices: each takes one row and seed after the other, by `command` in a process of
+    its own.
     A `part` is such a process. `workers` are threads that read images.
     """
 

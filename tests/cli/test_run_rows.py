@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -180,13 +181,70 @@ def test_rows_run_as_jobs_and_times_come_after_them_from_one_process(folder, cap
     assert {name.split(".")[0] for name, body in found.items() if body["failed"]} == {"broken"}
     out, err = capsys.readouterr()
     assert "[fpn] rows: train fpn" in err
-    assert "[sepc] rows: train sepc, seed 1" in err
+    assert "[sepc, seed 1] rows: train sepc, seed 1" in err
     assert "Failed: broken, accuracy@1:" in out
     scored = max(body["created"] for name, body in found.items() if "latency" not in name)
     assert scored <= min(found[f"{row}.latency"]["created"] for row in ("fpn", "sepc"))
     assert found["sepc.latency"]["record"]["interleaved_with"][0] == "fpn"
     assert len(list(folder.glob("results/rows/*/table.md"))) == 1
     assert litter(folder) == []
+
+
+def test_jobs_take_rows_and_seeds_one_by_one(folder, monkeypatch):
+    """Three devices are busy with one row of three seeds, and the first seeds come first."""
+    from sepcbench.runner import jobs
+
+    taken, together = [], threading.Barrier(3, timeout=20)
+
+    def taking(jobs_, part, device):
+        taken.append((part.row.name, part.seed, part.measures))
+        together.wait()  # broken, and so a failure, where fewer work at once
+        return 0, ""
+
+    monkeypatch.setattr(jobs, "_run_part", taking)
+    given = ["--jobs", "cpu,cpu,cpu", "--seeds", "3", "--measures", "cost,accuracy"]
+    assert command(*given, "--row", "fpn") == 0
+    first = ("fpn", 0, ("cost", "accuracy"))
+    assert sorted(taken) == [first, ("fpn", 1, ("accuracy",)), ("fpn", 2, ("accuracy",))]
+    taken.clear()
+    assert command(*given) == 0
+    assert {part[1] for part in taken[:2]} == {0}
+    assert len(set(taken)) == len(taken) == 6
+
+
+def test_seeds_of_one_row_run_at_once_and_the_same_seed_does_not(folder, capsys):
+    assert command("--row", "fpn", "--seed", "1") == 0
+    alone = records(folder)
+    assert set(alone) == {"fpn.training@1", "fpn.accuracy@1"}
+    (taken,) = folder.glob("results/rows/*")
+    mine, others = (
+        taken / "records" / f".fpn.{kind}.json.1.part" for kind in ("cost", "accuracy@1")
+    )
+    with rows_locked(Store(taken), ["fpn"], seeds=[1]):
+        for part in (mine, others):
+            part.write_text("half")
+        assert command("--row", "fpn") == 0
+        assert (mine.exists(), others.exists()) == (False, True)
+        capsys.readouterr()
+        assert command("--row", "fpn", "--seeds", "2") == 2
+        assert "row 'fpn', seed 1 of" in capsys.readouterr().err
+    before = records(folder)
+    assert command("--row", "fpn", "--seeds", "2") == 0
+    assert records(folder) == before
+    assert {name: before[name] for name in alone} == alone
+    assert litter(folder) == []
+
+
+def test_a_seed_whose_job_is_killed_is_a_failure_of_that_seed(folder, monkeypatch, capsys):
+    from sepcbench.runner import jobs
+
+    killed = "import os, sys; sys.argv[sys.argv.index('--seed') + 1] == '1' and os.kill({}, 9)\n"
+    monkeypatch.setattr(jobs, "_START", killed.replace("{}", "os.getpid()"))
+    given = ("--jobs", "2", "--row", "fpn", "--measures", "accuracy", "--seeds", "2")
+    assert command(*given) == 1
+    (name,) = records(folder)
+    assert name == "fpn.accuracy@1"
+    assert "row 'fpn', seed 1: its process was killed by signal 9" in capsys.readouterr().err
 
 
 def test_a_job_that_is_killed_is_a_failure_with_its_last_words(folder, monkeypatch, capsys):
@@ -289,6 +347,8 @@ def test_a_row_is_trained_and_scored_in_its_own_way(folder):
         (["--recipe", "1x", "--recipe", "2x"], "takes one name"),
         (["--recipe", "batches=2"], "did you mean 'batch'"),
         (["--seeds", "0"], "greater than or equal to 1"),
+        (["--seeds", "2", "--seed", "1"], "give --seeds or --seed, not both"),
+        (["--seed", "1", "--measures", "cost"], "cost and latency are measured with --seed 0"),
         (["--row", "sepk"], "did you mean 'sepc'"),
     ],
 )
