@@ -94,6 +94,13 @@ def among_others() -> bool:
     return job().world > 1
 
 
+def lost_another(error: BaseException) -> bool:
+    """Whether an error is that another process of the job has gone, and not one of this process."""
+    if not isinstance(error, RuntimeError) or not among_others():
+        return False
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
 class _AllSum(torch.autograd.Function):
     """Add up over processes; the gradients are added up too."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,8 +25,17 @@ if TYPE_CHECKING:
     from sepcbench.records import Training
     from sepcbench.specs import Recipe, VariantSpec
 
+EVENTS = "events"  # in --out
+
+
+def _without_value(context: typer.Context, wanted: bool) -> bool:
+    """Let a word that was meant as the value of a flag come as far as `_check_words`."""
+    context.allow_extra_args |= wanted
+    return wanted
+
 
 def train(
+    context: typer.Context,
     name: Annotated[
         str,
         typer.Argument(
@@ -71,7 +80,12 @@ def train(
         ),
     ] = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write event files into --out too.")
+        bool,
+        typer.Option(
+            "--tensorboard",
+            callback=_without_value,
+            help="Write event files too, into the folder events of --out.",
+        ),
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from --out.")] = False,
     overwrite: Annotated[
@@ -88,6 +102,7 @@ def train(
     Example: sepcbench train retinanet_r50_fpn --data coco/ --out runs/fpn --epochs 12 --lr 0.01 --recipe optimizer=sgd
     Example: sepcbench train fast_rcnn_tiny_fpn --data shapes/ --out runs/fast --proposals proposals.json
     """  # noqa: E501
+    _check_words(context.args, out)
     options.check_format(fmt)
     options.check_device(device)
     (spec,) = options.parse_variants([name], sets)
@@ -99,7 +114,7 @@ def train(
     from sepcbench.data.coco import open_data
     from sepcbench.data.proposals import read_proposals
 
-    processes.own_device(device)
+    options.check_device(processes.own_device(device))  # there may be fewer GPUs than processes
     masks = "masks" in spec.head.needs
     training_set = open_data(data, split, annotations, images, segmentations=masks)
     given = read_proposals(proposals, training_set) if proposals else None
@@ -113,6 +128,33 @@ def train(
         options.emit(
             fmt, [_table(record, path, proposes)], [{"checkpoint": str(path), **encode(record)}]
         )
+
+
+def _check_words(more: list[str], out: Path) -> None:
+    """Check that no word is left over; `--tensorboard` alone lets one come here.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if more:
+        raise UsageError(
+            f"--tensorboard takes no value, and '{more[0]}' is one too many: event files go to "
+            f"'{out / EVENTS}'"
+        )
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[options.Progress]:
+    """A progress bar; in a log lines, from the first iteration on: an error before is one line."""
+    with ExitStack() as stack:
+        begun: list[options.Progress] = []
+
+        def show(done: int, total: int, label: str = "") -> None:
+            if not begun:
+                begun.append(stack.enter_context(options.progress_bar(title, announce=True)))
+            begun[0](done, total, label)
+
+        yield show
 
 
 @dataclass(frozen=True)
@@ -136,7 +178,7 @@ class _Job:
         from sepcbench.training.loop import train as run_training
 
         leads = processes.announced().leads
-        bar = options.progress_bar(f"train {self.spec.name}") if leads else nullcontext()
+        bar = _bar(f"train {self.spec.name}") if leads else nullcontext()
         with bar as progress, self._log(leads) as log:
             _, record = run_training(
                 self.spec,
@@ -162,7 +204,7 @@ class _Job:
             return
         from sepcbench.training.watching import TensorBoard
 
-        with closing(TensorBoard(self.out / "events")) as log:
+        with closing(TensorBoard(self.out / EVENTS)) as log:
             yield log
 
 

@@ -92,7 +92,9 @@ def begin(
     if job.rank:
         randomness.reseed(recipe.seed + job.rank * 1_000_003)
     if going_on:
-        state.restore(session, folder)
+        line = state.restore(session, folder)
+        if line and say and job.leads:
+            say(line)
     if job.world > 1:
         session.model = _distributed(learner, loader_of(session, 0)[0], device)
     with synchronised(detector, recipe.sync_norm):

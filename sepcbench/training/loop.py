@@ -7,20 +7,18 @@ and processes, also across an interruption.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-
-import torch
 
 from sepcbench import processes
 from sepcbench.data.coco import CocoData
 from sepcbench.data.proposals import Proposals
 from sepcbench.data.training_loader import TrainingBatch, TrainingLoader
 from sepcbench.detectors import Detector
-from sepcbench.errors import Interrupted
+from sepcbench.errors import Interrupted, TrainingError
 from sepcbench.records import Training
 from sepcbench.specs import Recipe, VariantSpec
 from sepcbench.training import randomness
@@ -29,6 +27,7 @@ from sepcbench.training.session import Session
 from sepcbench.training.state import BEST, Save, alone, keep
 from sepcbench.training.state import resumable as resumable
 from sepcbench.training.step import Values, step
+from sepcbench.training.stopping import patiently
 from sepcbench.training.watching import Log, Progress, label, logged
 
 Evaluate = Callable[[Detector], float | None]
@@ -102,8 +101,8 @@ def train(
             processes; there are no such weights to start from.
         DataError: an image is missing or corrupt, or the set has no masks to learn.
         CheckpointError: weights to start from cannot be read or do not fit.
-        TrainingError: the loss is not finite or explodes (the last checkpoint stays), or `out`
-            cannot be written.
+        TrainingError: the loss is not finite or explodes (the last checkpoint stays), `out` cannot
+            be written, or another process died.
         StoreError: another process is training there.
     """
     data = check(spec, data, recipe, proposals)
@@ -123,40 +122,46 @@ def train(
 
 
 def _run(session: Session, loader: TrainingLoader, around: _Around) -> None:
-    """Iterate to the end, keeping states on the way; on Ctrl-C say what is kept."""
+    """Iterate to the end, keeping states on the way; where it is cut short say what is kept."""
     try:
         _iterate_all(session, loader, around)
+        if around.out is not None:
+            keep(session, around.out, around.save)
     except KeyboardInterrupt:
-        # not saved now: Ctrl-C may have come in the middle of a step
-        at = session.kept
-        kept = f"iteration {at} is kept, --resume goes on there" if at else "nothing is kept"
+        # not saved now: a second Ctrl-C may have come in the middle of a step
         raise Interrupted(
-            f"training interrupted at iteration {session.iteration}; {kept}"
+            f"training interrupted at iteration {session.iteration}; {_kept(session)}"
         ) from None
-    if around.out is not None:
-        keep(session, around.out, around.save)
+    except RuntimeError as error:
+        if not processes.lost_another(error):
+            raise
+        raise TrainingError(
+            f"another process of this training died at iteration {session.iteration + 1}; "
+            f"{_kept(session)}"
+        ) from None
+
+
+def _kept(session: Session) -> str:
+    at = session.kept
+    return f"iteration {at} is kept, --resume goes on there" if at else "nothing is kept"
 
 
 def _iterate_all(session: Session, loader: TrainingLoader, around: _Around) -> None:
     recipe, since = session.recipe, time.monotonic()
     session.model.train()
-    with closing(_batches(loader, session.iteration * recipe.accumulate)) as stream:
+    with (
+        closing(loader.stream(session.iteration * recipe.accumulate)) as stream,
+        patiently(session.job.world) as stopped,
+    ):
         while session.iteration < recipe.iterations:
             values = _iterate(session, stream)
             _show(session, values, around)
             scored = _evaluate(session, around)
-            if around.out is not None and (_due(session, since) or scored):
+            if around.out is not None and (_due(session, since) or scored or stopped()):
                 keep(session, around.out, around.save)
                 since = time.monotonic()
-
-
-def _batches(loader: TrainingLoader, start: int) -> Generator[TrainingBatch]:
-    """The micro-batches from one on; starting workers draws nothing from torch's generator."""
-    stream = loader.stream(start)
-    with torch.random.fork_rng(devices=[]):
-        first = next(stream)
-    yield first
-    yield from stream
+            if stopped() and session.iteration < recipe.iterations:
+                raise KeyboardInterrupt
 
 
 def _iterate(session: Session, stream: Iterator[TrainingBatch]) -> Values:

@@ -48,13 +48,13 @@ def keep(session: Session, out: Path, save: Save | None) -> None:
         TrainingError: the folder does not take them.
     """
     generators = gathered(randomness.state(session.device))
-    session.kept = session.iteration
     if session.job.leads:
         _write(_contents(session, generators), out)
         # after the state, which they can be made from: weights without one could not be resumed
         if save is not None:
             save(out / LAST, session.detector, session.data.classes, session.record())
     gathered(None)
+    session.kept = session.iteration
 
 
 def _write(contents: dict[str, Any], out: Path) -> None:
@@ -73,6 +73,7 @@ def _contents(session: Session, generators: list[dict[str, Any]]) -> dict[str, A
         "scaler": session.scaler and session.scaler.state_dict(),
         "skipped": session.skipped,
         "iteration": session.iteration,
+        "iterations": session.recipe.iterations,
         "losses": session.losses,
         "scores": session.scores,
         "meter": session.meter.totals(),
@@ -99,12 +100,15 @@ def _lasting(recipe: Recipe) -> dict[str, Any]:
     return codec.encode(replace(recipe, iterations=1), sparse=True)  # type: ignore[no-any-return]
 
 
-def restore(session: Session, out: Path | None) -> None:
+def restore(session: Session, out: Path | None) -> str:
     """Put a session to where the state in a folder was kept.
 
+    Returns:
+        A line to say where the training is longer or shorter than it was to be; else nothing.
+
     Raises:
-        UsageError: there is none, it is damaged, or of another variant, recipe, set or number of
-            processes.
+        UsageError: there is none, it is damaged, of another variant, recipe, set or number of
+            processes, or further than the training is to go.
     """
     state = read(out)
     kept = state["identity"]
@@ -128,8 +132,25 @@ def restore(session: Session, out: Path | None) -> None:
         session.scores = [(int(i), float(v)) for i, v in state["scores"]]
         session.meter.go_on(state["meter"])
         randomness.restore(state["generators"][session.job.rank], session.device)
+        planned = int(state.get("iterations", session.recipe.iterations))
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
         raise _damaged(out) from None
+    return _other_length(session, planned, out)
+
+
+def _other_length(session: Session, planned: int, out: Path | None) -> str:
+    asked, done = session.recipe.iterations, session.iteration
+    if done > asked:
+        raise UsageError(
+            f"cannot resume in '{out}': {done} iterations are done, and {asked} asked for; ask for "
+            "more or for another --out"
+        )
+    if asked == planned:
+        return ""
+    line = f"goes on to {asked} iterations; it was begun for {planned}"
+    if session.recipe.decay_at:
+        line += ", so its learning rate falls at other places than in one training of this length"
+    return line
 
 
 def resumable(out: Path) -> bool:

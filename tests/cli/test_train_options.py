@@ -72,7 +72,9 @@ def test_a_named_recipe_and_fields_on_top(
     call = ["train", "retinanet_tiny_fpn", "--data", str(shapes), "--out", str(tmp_path / "run")]
     recipe = ["--recipe", "1x", "--recipe", "pretrained=", "--recipe", "epochs=0.5"]
     assert run([*call, *recipe, *SMALL]) == 0
-    (found,) = json.loads(capsys.readouterr().out)
+    captured: Any = capsys.readouterr()
+    (found,) = json.loads(captured.out)
+    assert captured.err == "train retinanet_tiny_fpn ...\n", "what the log of a cluster shows"
     assert (found["optimizer"], found["iterations"], found["batch"]) == ("sgd", 2, 2)
     assert found["learning_rate"] == pytest.approx(0.01 * 2 / 16)
 
@@ -110,6 +112,11 @@ def test_how_often_to_score_has_its_line(given: str) -> None:
         (["--recipe", "1x"], "backbone 'tiny' has no ImageNet weights"),
         (["--recipe", "accumulate=3"], "a batch of 2 images does not divide among 1 processes"),
         (["--recipe", "epochs=-1"], "epochs is a number of 0 or more"),
+        (
+            ["--tensorboard", "logs"],
+            "--tensorboard takes no value, and 'logs' is one too many",
+        ),
+        (["logs"], "unexpected extra argument(s) (logs)"),
     ],
 )
 def test_what_is_wrong_has_its_line(
@@ -133,3 +140,15 @@ def test_the_best_score_is_named_with_its_unit_and_iteration(proposes: bool, nam
     record = Training("v", "val", 9, 30, 2, 0, "sgd", 0.01, ((1, 1.0),), scores)
     table = _table(record, Path("last.safetensors"), proposes)
     assert dict(zip(table.headers, table.rows[0]))[name] == "7.0 % at iteration 30"
+
+
+def test_more_processes_than_gpus_have_their_line(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    call = ["train", "retinanet_tiny_fpn", "--data", str(shapes), "--out", str(tmp_path / "run")]
+    assert run([*call, "--device", "cuda"]) == 2
+    err = capsys.readouterr().err
+    assert err == "sepcbench: device 'cuda:1': this machine has only cuda:0 to cuda:0\n"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +97,36 @@ def test_resuming_gives_the_same_losses_bit_for_bit(
     assert _equal(_state(whole), _state(resumed))
     loaded, _ = native.load(tmp_path / "last.safetensors")
     assert _equal(_state(whole), _state(loaded))
+
+
+@pytest.mark.parametrize(("presses", "kept"), [(1, "iteration 3 is kept"), (2, "nothing is kept")])
+def test_ctrl_c_waits_for_the_iteration_and_a_second_one_does_not(
+    data: CocoData, tmp_path: Path, presses: int, kept: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def press(done: int, total: int, label: str) -> None:
+        for _ in range(presses if done == 3 else 0):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    usual = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match=f"interrupted at iteration 3; {kept}"):
+        loop.train(SPEC, data, RECIPE, out=tmp_path, progress=press, save=native.save)
+    assert signal.getsignal(signal.SIGINT) is usual
+    assert "Ctrl-C again stops at once" in capsys.readouterr().err
+    if presses == 1:
+        _, wanted = loop.train(SPEC, data, RECIPE)
+        _, record = loop.train(SPEC, data, RECIPE, out=tmp_path, resume=True, save=native.save)
+        assert record == wanted
+
+
+def test_another_length_is_told_and_a_shorter_one_refused(data: CocoData, tmp_path: Path) -> None:
+    loop.train(SPEC, data, replace(RECIPE, iterations=2), out=tmp_path)
+    said: list[str] = []
+    loop.train(
+        SPEC, data, replace(RECIPE, iterations=3), out=tmp_path, resume=True, say=said.append
+    )
+    assert said[-1].startswith("goes on to 3 iterations; it was begun for 2, so its learning rate")
+    with pytest.raises(UsageError, match="3 iterations are done, and 2 asked for"):
+        loop.train(SPEC, data, replace(RECIPE, iterations=2), out=tmp_path, resume=True)
 
 
 def test_a_finished_run_can_be_prolonged(data: CocoData, tmp_path: Path) -> None:
