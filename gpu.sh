@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Everything that needs a CUDA device: correctness first, then the timers, then every suite, and at
-# last a search for the best blocks of the deformable conv.
+# Everything that needs a CUDA device: correctness first, then the timers, then the paper's own way
+# to time, then every suite, and at last a search for the best blocks of the deformable conv.
 #
 # Usage: make gpu, or on a machine whose Python has torch already:
 #   PYTHON=python3 ./gpu.sh [--seconds N] [--list] [STEP ...]
 #
-# A STEP is `tests`, `trust`, `blocks`, or a suite, by name or TOML file; without any, all of them.
+# A STEP is `tests`, `trust`, `paper`, `blocks`, or a suite, by name or TOML file; without any, all.
 # --seconds N   stop after so long; what is left is named, and what was measured is kept: run the
 #               line that is printed to go on. A suite goes on where it stopped.
 # --list        only print the steps.
@@ -18,7 +18,7 @@ PYTHON=${PYTHON:-python3}
 DEVICE=${DEVICE:-cuda}
 RESULTS=${RESULTS:-results}
 MEASURES=${MEASURES:-cost,latency}
-ALL=(tests trust components single_stage figure1 bn two_stage fusion depth quick)
+ALL=(tests trust paper components single_stage figure1 bn two_stage fusion depth quick)
 ALL+=(fpn_faster_rcnn fpn_rpn fpn_fast_rcnn state_of_the_art blocks)
 TESTED=(tests/gpu tests/unit/engines tests/unit/measures) # where tests are marked gpu
 
@@ -65,10 +65,31 @@ run_tests() {
   limited "$PYTHON" -m pytest -p no:cacheprovider -m "$@"
 }
 
+# The ratios of the paper's Table 1, timed as there, in float32; its iBN is folded.
+paper_protocol() {
+  if [ "${DEVICE%%:*}" != cuda ]; then
+    echo "paper: batch 8 of 800x1344 is for a GPU, $DEVICE is none" >&2
+    return 0
+  fi
+  local folder code=0
+  folder=$RESULTS/paper_protocol/$("$PYTHON" -c 'import sys
+from sepcbench.measures.environment import environment
+print(environment(sys.argv[1]).machine)' "$DEVICE")
+  mkdir -p "$folder"
+  limited "$PYTHON" -m sepcbench latency --suite components --protocol paper --device "$DEVICE" \
+    --engine eager,folded --format json >"$folder/.latency.json.part" || code=$?
+  case $code in
+    0 | 1) mv "$folder/.latency.json.part" "$folder/latency.json" ;;
+    *) rm "$folder/.latency.json.part" ;; # broken off: its ratios are of too few iterations
+  esac
+  return $code
+}
+
 run_step() {
   case $1 in
     tests) run_tests "gpu and not slow" "${TESTED[@]}" ;;
     blocks) run_tests "gpu and slow" tests/gpu/test_fast_deformable.py ;;
+    paper) paper_protocol ;;
     trust)
       limited "$PYTHON" -m sepcbench doctor --trust --device "$DEVICE" --results "$RESULTS"
       ;;

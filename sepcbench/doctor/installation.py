@@ -20,11 +20,14 @@ _NVIDIA = Path("/proc/driver/nvidia/version")
 # package: (what it is for, how to get it)
 OPTIONAL: dict[str, tuple[str, str]] = {
     "timm": ("backbones of timm", "pip install timm"),
-    "onnxruntime": ("the engine onnxruntime", "pip install onnxruntime onnxscript"),
+    "onnxruntime": ("the engine onnxruntime", "pip install onnxruntime, or onnxruntime-gpu"),
+    "onnx": ("the engine onnxruntime", "pip install onnx"),
+    "onnxscript": ("the engine onnxruntime", "pip install onnxscript"),
     "tensorboard": ("logs of training", "pip install tensorboard"),
     "nvidia-ml-py": ("clocks, power and tenants of a GPU", "pip install nvidia-ml-py"),
-    "tensorrt": ("the engine tensorrt", "pip install tensorrt"),
+    "torch-tensorrt": ("the engine tensorrt", "pip install torch-tensorrt"),
 }
+_ALSO_AS = {"onnxruntime": "onnxruntime-gpu"}  # another package that brings the same module
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq, ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
@@ -188,7 +191,7 @@ def _nms_and_deformable(torch: Any, vision: Any, device: str) -> bool:
 def optional_packages() -> Iterator[Finding]:
     """The packages that only some commands need."""
     for package, (purpose, how) in OPTIONAL.items():
-        version = _version(package)
+        version = _version(package) or _version(_ALSO_AS.get(package, package))
         if version is None:
             yield Finding(package, "info", f"not installed; it is for {purpose}", how)
         else:

@@ -12,6 +12,7 @@ from sepcbench.engines.compiling import check_compiler, run_compiled
 from sepcbench.engines.engine import (
     Call,
     Engine,
+    check_engines,
     needs_cuda,
     run_eagerly,
     run_laid_out,
@@ -50,12 +51,19 @@ ENGINES: dict[EngineName, Engine] = {
         channels_last=True,
         batched_decode=True,
     ),
-    "compiled": Engine(ENGINE_NOTES["compiled"].about, fold, run_compiled, check=check_compiler),
+    "compiled": Engine(
+        ENGINE_NOTES["compiled"].about,
+        fold,
+        run_compiled,
+        check=check_compiler,
+        preparing="compiling",
+    ),
     "graphed": Engine(
         ENGINE_NOTES["graphed"].about,
         fold,
         run_graphed,
-        check=needs_cuda("graphed", instead="folded"),
+        check=needs_cuda("graphed"),
+        preparing="capturing",
         own_memory=True,
     ),
     "fused_graphed": Engine(
@@ -63,7 +71,8 @@ ENGINES: dict[EngineName, Engine] = {
         _fused,
         run_graphed_laid_out,
         channels_last=True,
-        check=needs_cuda("fused_graphed", instead="fused"),
+        check=needs_cuda("fused_graphed"),
+        preparing="capturing",
         batched_decode=True,
         own_memory=True,
     ),
@@ -72,12 +81,26 @@ ENGINES: dict[EngineName, Engine] = {
         fold,
         run_onnx,
         check=check_onnxruntime,
+        preparing="exporting to ONNX",
         own_memory=True,
     ),
     "tensorrt": Engine(
-        ENGINE_NOTES["tensorrt"].about, fold, run_tensorrt, check=check_tensorrt, own_memory=True
+        ENGINE_NOTES["tensorrt"].about,
+        fold,
+        run_tensorrt,
+        check=check_tensorrt,
+        preparing="building for TensorRT",
+        own_memory=True,
     ),
 }
 """From the name of an engine to it."""
 
-__all__ = ["ENGINES", "TOLERANCES", "Call", "Engine", "allowed_error", "output_error"]
+__all__ = [
+    "ENGINES",
+    "TOLERANCES",
+    "Call",
+    "Engine",
+    "allowed_error",
+    "check_engines",
+    "output_error",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sepcbench.errors import EngineError
-from sepcbench.specs import Dtype
+from sepcbench.specs import Dtype, EngineName
+from sepcbench.specs.engines import check_runs_on
 
 Call = Callable[[], Any]
 Inputs = tuple[Any, ...]
@@ -30,6 +31,7 @@ class Engine:
             outputs. These may be overwritten by the next call.
         channels_last: inputs of four dimensions are given in torch.channels_last.
         check: from device and dtype to nothing, or an `EngineError` where it cannot work.
+        preparing: what takes its time before the first call, for a progress bar.
         own_memory: calls use memory that torch's counters do not see, or a graph keeps.
         batched_decode: on a GPU it is given the decoding of boxes too, as a module of fixed sizes.
     """
@@ -39,8 +41,28 @@ class Engine:
     run: Callable[[nn.Module, Inputs], Call]
     channels_last: bool = False
     check: Callable[[str, Dtype], None] = lambda device, dtype: None
+    preparing: str = "preparing"
     batched_decode: bool = False
     own_memory: bool = False
+
+
+def check_engines(engines: Iterable[Engine], device: str, dtypes: Sequence[Dtype]) -> None:
+    """Check that every engine works on a device in one of some dtypes, before anything is built.
+
+    An engine that computes some of the dtypes only is no error here.
+
+    Raises:
+        EngineError: what one of them says of the first dtype.
+    """
+    for engine in engines:
+        errors = []
+        for dtype in dtypes:
+            try:
+                engine.check(device, dtype)
+            except EngineError as error:
+                errors.append(error)
+        if errors and len(errors) == len(dtypes):
+            raise errors[0]
 
 
 def unchanged(detector: nn.Module) -> nn.Module:
@@ -73,19 +95,6 @@ def run_laid_out(module: nn.Module, inputs: Inputs) -> Call:
     return run_eagerly(module, laid_out(inputs))
 
 
-def needs_cuda(name: str, instead: str) -> Callable[[str, Dtype], None]:
-    """Build the check of an engine that works on CUDA devices only.
-
-    Args:
-        name: of the engine.
-        instead: an engine that works elsewhere.
-    """
-
-    def check(device: str, dtype: Dtype) -> None:
-        if not device.startswith("cuda"):
-            raise EngineError(
-                f"engine '{name}' needs a CUDA device, not '{device}'; use --device cuda or "
-                f"--engine {instead}"
-            )
-
-    return check
+def needs_cuda(name: EngineName) -> Callable[[str, Dtype], None]:
+    """Build the check of an engine that works on CUDA devices only."""
+    return lambda device, dtype: check_runs_on(name, device)

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from sepcbench.engines.engine import Call, Inputs, laid_out
 from sepcbench.errors import EngineError
 from sepcbench.ops.held import holding
+from sepcbench.own_modules import tensors
 
 WARM_UPS = 3  # cuDNN and cuBLAS choose kernels and allocate workspaces before the recording
 
@@ -178,7 +179,7 @@ class Graphed:
             copied = pytree.tree_map_only(Tensor, torch.clone, inputs)
             self.recordings[key] = self.record(copied)
         recording = self.recordings[key]
-        for static, given in zip(recording.inputs, _tensors(inputs), strict=True):
+        for static, given in zip(recording.inputs, tensors(inputs), strict=True):
             static.copy_(given)
         recording.replay()
         return recording.outputs
@@ -189,7 +190,7 @@ class Graphed:
         Raises:
             EngineError: the module waits for the device, so that it cannot be recorded.
         """
-        read = _tensors(inputs)
+        read = tensors(inputs)
         pool = shared_pool(self.recorder, str(read[0].device) if read else "")
 
         def call() -> Any:
@@ -220,7 +221,7 @@ class Graphed:
 
 def shapes_of(inputs: Inputs) -> Key:
     """Shape, strides, dtype and device of every tensor: what a recording is made for."""
-    return tuple((tuple(x.shape), x.stride(), x.dtype, str(x.device)) for x in _tensors(inputs))
+    return tuple((tuple(x.shape), x.stride(), x.dtype, str(x.device)) for x in tensors(inputs))
 
 
 def run_graphed(module: nn.Module, inputs: Inputs, recorder: Recorder | None = None) -> Call:
@@ -237,7 +238,3 @@ def run_graphed(module: nn.Module, inputs: Inputs, recorder: Recorder | None = N
 def run_graphed_laid_out(module: nn.Module, inputs: Inputs) -> Call:
     """`run_graphed` on inputs in torch.channels_last."""
     return run_graphed(module, laid_out(inputs))
-
-
-def _tensors(inputs: Any) -> list[Tensor]:
-    return [x for x in pytree.tree_leaves(inputs) if isinstance(x, Tensor)]

@@ -37,11 +37,7 @@ def check_onnxruntime(device: str, dtype: Dtype) -> None:
     """
     kind = device.split(":")[0]
     package = "onnxruntime-gpu" if kind == "cuda" else "onnxruntime"
-    missing = [
-        name
-        for name in ("onnxruntime", "onnx", "onnxscript")
-        if importlib.util.find_spec(name) is None
-    ]
+    missing = missing_packages()
     if missing:
         raise EngineError(
             f"engine 'onnxruntime' needs {', '.join(missing)}, not installed here; "
@@ -55,6 +51,12 @@ def check_onnxruntime(device: str, dtype: Dtype) -> None:
             f"engine 'onnxruntime' computes {allowed} on {kind}, not {dtype}; "
             "use another --dtype or --engine folded"
         )
+
+
+def missing_packages() -> list[str]:
+    """Which packages for exporting and running are not installed."""
+    needed = ("onnxruntime", "onnx", "onnxscript")
+    return [name for name in needed if importlib.util.find_spec(name) is None]
 
 
 def check_provider(engine: str, provider: str) -> None:

@@ -10,10 +10,11 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from sepcbench.engines.compiling import run_compiled
-from sepcbench.engines.engine import Call, Inputs, needs_cuda
-from sepcbench.engines.onnx_runtime import cuda_options, run_by
+from sepcbench.engines.engine import Call, Inputs
+from sepcbench.engines.onnx_runtime import cuda_options, missing_packages, run_by
 from sepcbench.errors import EngineError
 from sepcbench.specs import Dtype
+from sepcbench.specs.engines import check_runs_on
 
 PROVIDER = "TensorrtExecutionProvider"
 _DTYPES: tuple[Dtype, ...] = ("fp32", "tf32", "fp16")
@@ -25,11 +26,11 @@ def check_tensorrt(device: str, dtype: Dtype) -> None:
     Raises:
         EngineError: there is none.
     """
-    needs_cuda("tensorrt", "folded")(device, dtype)
+    check_runs_on("tensorrt", device)
     if not _has_torch_tensorrt() and not _has_provider():
         raise EngineError(
-            "engine 'tensorrt' needs torch-tensorrt, or onnxruntime-gpu with TensorRT, not "
-            "installed here; pip install torch-tensorrt"
+            "engine 'tensorrt' needs torch-tensorrt, or onnx, onnxscript and onnxruntime-gpu with "
+            "TensorRT, not installed here; pip install torch-tensorrt"
         )
     if dtype not in _DTYPES:
         raise EngineError(
@@ -62,7 +63,7 @@ def _has_torch_tensorrt() -> bool:
 
 
 def _has_provider() -> bool:
-    if importlib.util.find_spec("onnxruntime") is None:
+    if missing_packages():
         return False
     import onnxruntime
 

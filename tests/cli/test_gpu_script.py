@@ -77,10 +77,10 @@ def calls(stand_in: dict[str, str]) -> list[str]:
 
 def test_every_suite_that_times_is_a_step() -> None:
     steps = gpu("--list").stdout.split()
-    assert (steps[:2], steps[-1]) == (["tests", "trust"], "blocks")
+    assert (steps[:3], steps[-1]) == (["tests", "trust", "paper"], "blocks")
     files = (ROOT / "suites").glob("*.toml")
     timed = {path.stem for path in files if "latency" in tomllib.loads(path.read_text())}
-    assert sorted(steps[2:-1]) == sorted(timed)
+    assert sorted(steps[3:-1]) == sorted(timed)
 
 
 @pytest.mark.slow
@@ -104,8 +104,9 @@ def test_correctness_comes_first_then_the_timers_then_the_suites(stand_in: dict[
     found = calls(stand_in)
     assert found[0].startswith("-m pytest -p no:cacheprovider -m gpu and not slow tests/gpu ")
     assert found[1].startswith("-m sepcbench doctor --trust --device cuda")
-    assert all("--measures cost,latency" in call for call in found[2:-1])
-    assert [call.split()[3] for call in found[2:-1]] == gpu("--list").stdout.split()[2:-1]
+    assert found[2].startswith("-m sepcbench latency --suite components --protocol paper --device")
+    assert all("--measures cost,latency" in call for call in found[3:-1])
+    assert [call.split()[3] for call in found[3:-1]] == gpu("--list").stdout.split()[3:-1]
     assert found[-1].startswith("-m pytest -p no:cacheprovider -m gpu and slow tests/gpu/")
 
 
@@ -124,6 +125,25 @@ def test_a_failed_step_does_not_stop_the_others(stand_in: dict[str, str]) -> Non
     assert done.returncode == 1
     assert len(calls(stand_in)) == 2
     assert "failed: broken" in done.stderr
+
+
+@pytest.mark.parametrize(("code", "kept"), [(0, True), (1, True), (130, False)])
+def test_the_papers_protocol_is_kept_beside_the_records(
+    stand_in: dict[str, str], code: int, kept: bool
+) -> None:
+    """Whole, or not at all: rows that failed are in it, one that was broken off is not."""
+    python = Path(stand_in["PYTHON"])
+    python.write_text(
+        "#!/usr/bin/env bash\n"
+        'case "$*" in *environment*) echo a-card ;; "-m sepcbench latency "*) echo "[]" &&'
+        f" exit {code} ;; esac\n"
+    )
+    assert gpu("paper", **stand_in).returncode == code
+    for place in (stand_in["RESULTS"], stand_in["OUT"] + "/results"):
+        found = [path for path in Path(place).rglob("*") if path.is_file()]
+        names = [str(path.relative_to(place)) for path in found]
+        assert names == ["paper_protocol/a-card/latency.json"] * kept
+        assert all(path.read_text() == "[]\n" for path in found)
 
 
 def test_at_the_end_of_the_time_everything_is_kept_and_the_rest_is_named(

@@ -140,6 +140,18 @@ def test_optional_packages_are_no_problem(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(finding.advice.startswith("pip install") for finding in found)
 
 
+def test_onnxruntime_of_a_gpu_is_found_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_of_a_gpu(name: str) -> str:
+        if name != "onnxruntime-gpu":
+            raise metadata.PackageNotFoundError(name)
+        return "1.26.0"
+
+    monkeypatch.setattr(metadata, "version", only_of_a_gpu)
+    found = {finding.topic: finding for finding in installation.optional_packages()}
+    assert (found["onnxruntime"].status, found["onnxruntime"].text) == ("ok", "1.26.0")
+    assert found["torch-tensorrt"].status == "info"
+
+
 def test_a_check_that_breaks_down_is_a_problem_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

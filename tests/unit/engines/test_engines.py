@@ -195,6 +195,20 @@ def test_without_onnxruntime_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 
 @onnx
+def test_tensorrt_by_onnxruntime_needs_what_exports_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    find = importlib.util.find_spec
+    absent = {"torch_tensorrt"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n in absent else find(n))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [tensorrt.PROVIDER])
+    tensorrt.check_tensorrt("cuda", "fp16")
+    absent.add("onnxscript")
+    with pytest.raises(EngineError, match="needs torch-tensorrt, or onnx, onnxscript and"):
+        tensorrt.check_tensorrt("cuda", "fp16")
+
+
+@onnx
 def test_onnxruntime_refuses_what_it_cannot_compute() -> None:
     onnx_runtime.check_onnxruntime("cpu", "fp32")
     with pytest.raises(EngineError, match="computes fp32 on cpu, not bf16"):

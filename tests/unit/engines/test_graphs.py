@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sepcbench.engines import TOLERANCES, graphs, output_error
+from sepcbench.engines.canvas import PackedPyramid, pack
 from sepcbench.engines.folding import fold
 from sepcbench.engines.graphs import WARM_UPS, CudaRecorder, Graphed, run_graphed, shared_pool
 from sepcbench.errors import EngineError
@@ -90,6 +91,14 @@ def test_a_known_shape_is_replayed_with_new_values_at_the_same_addresses() -> No
     assert given[0].unique() == 1.0  # what the caller gave is not written to
     assert recorder.events.count("recorded in pool 1") == 1
     assert recorder.events.count("replayed") == 2
+
+
+def test_levels_on_a_canvas_are_kept_alive_as_any_other_input() -> None:
+    """A replay reads their addresses, whoever else has let go of them."""
+    packed = PackedPyramid(torch.zeros(1, 2, 8, 8), *pack(pyramid(4, 1.0)), clean=True)
+    places = {level.data_ptr() for level in packed}
+    recording = Graphed(Twice(), FakeRecorder()).record((packed,))
+    assert {kept.data_ptr() for kept in recording.inputs} == places
 
 
 def test_every_shape_dtype_and_layout_has_a_recording_in_one_pool() -> None:
