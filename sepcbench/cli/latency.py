@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from sepcbench.codec import encode
 from sepcbench.errors import UsageError
 from sepcbench.records import Failure, Latency, cut_short
 from sepcbench.specs import PROTOCOLS, Dtype, EngineName, Protocol, Scope
+from sepcbench.specs.engines import check_runs_on
 from sepcbench.specs.protocols import TIMED, default_protocol, protocol_on
 from sepcbench.suites import LatencySettings, load
 from sepcbench.units import parse_shape
@@ -105,7 +105,8 @@ def latency(
     plan = _plan(suite, device, protocol, changes, shape, batch, dtype, scope, engine)
     plan = replace(plan, split=split, roofline=roofline, flush_l2=flush_l2)
     rows = chosen_rows(variants, suite, sets, backbone)
-    notes = [*_paper_changed(plan), *_busy()]
+    _check_engines(plan, device)
+    notes = _paper_changed(plan)
     records, environment, broken_off = _measure(rows, plan, device)
     tables = [latency_table(records, notes), *parts_tables(records)]
     options.emit(fmt, tables, _as_json(rows, records, environment))
@@ -190,6 +191,15 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _check_engines(plan: Plan, device: str) -> None:
+    """Check the engines before anything is built, and their devices before torch is loaded."""
+    for name in plan.engines:
+        check_runs_on(name, device)
+    from sepcbench.engines import ENGINES, check_engines
+
+    check_engines([ENGINES[name] for name in plan.engines], device, plan.dtypes)
+
+
 # --- what to know of it ----------------------------------------------------------------------
 
 
@@ -206,22 +216,6 @@ def _paper_changed(plan: Plan) -> list[str]:
     pairs += [("batch", one, batch) for one in plan.batches]
     parts = [f"{name.replace('_', ' ')} {now}, not {was}" for name, now, was in pairs if now != was]
     return [f"The paper's protocol was changed: {'; '.join(parts)}."] if parts else []
-
-
-def _busy() -> list[str]:
-    """Whether others keep the processor at work, before anything is sampled."""
-    from sepcbench.measures.environment import usable_cores
-
-    try:
-        load, cores = os.getloadavg()[0], usable_cores()
-    except OSError:  # it is not known here
-        return []
-    if load <= cores:
-        return []
-    return [
-        f"The machine is busy (load {load:.1f} on {cores} cores before sampling): intervals are "
-        "wide, ratios doubtful."
-    ]
 
 
 # --- measuring -----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sepcbench.records import Failure, Latency, Ratio
 from sepcbench.report.table import Table
-from sepcbench.report.timing_tables import memory_notes, part_names
+from sepcbench.report.timing_tables import memory_notes, part_names, parts_notes
 from sepcbench.specs import PROTOCOLS
 from sepcbench.units import format_shape, milliseconds
 
@@ -70,7 +70,7 @@ def latency_table(records: dict[str, Latency | Failure], further: Sequence[str] 
     """One row per record, failures with their reason in the notes, and `further` notes."""
     timed = [record for record in records.values() if isinstance(record, Latency)]
     notes = [
-        f"{name} failed: {record.reason}"
+        f"{_worded(name)} failed: {record.reason}"
         for name, record in records.items()
         if isinstance(record, Failure)
     ]
@@ -101,6 +101,16 @@ def _conditions(name: str, record: Latency | Failure) -> dict[str, str]:
     if isinstance(record, Latency):
         return {key: cell(record) for key, cell in CONDITIONS.items()}
     return dict(zip(CONDITIONS, name.rpartition("@")[2].split("-", 3))) if "@" in name else {}
+
+
+def _worded(name: str) -> str:
+    """The name of a case in words: "row (engine, dtype, batch 1)"."""
+    row, _, conditions = name.rpartition("@")
+    words = conditions.split("-", 3)
+    if not row or len(words) < 3:
+        return name
+    words[2] = f"batch {words[2]}"
+    return f"{row} ({', '.join(words)})"
 
 
 def _title(timed: list[Latency], varying: Iterable[str]) -> str:
@@ -211,5 +221,10 @@ def parts_tables(records: dict[str, Latency | Failure]) -> list[Table]:
         cells = [times.get(name, "") for name in names]
         rows.append((record.variant, *words, *cells, f"{parts.sum_s / parts.whole_s:.2f}"))
     headers = ("variant", *varying, *(f"{name}, ms" for name in names), "sum over the whole")
-    note = "Parts one by one on inputs computed before, in turns with the whole, in another pass."
-    return [Table("Latency of the parts", headers, tuple(rows), (note,), keys=1 + len(varying))]
+    notes = [
+        "Parts one by one on inputs computed before, in turns with the whole, in another pass."
+    ]
+    notes += parts_notes((_named([one]) if varying else one.variant, parts) for one, parts in split)
+    return [
+        Table("Latency of the parts", headers, tuple(rows), tuple(notes), keys=1 + len(varying))
+    ]

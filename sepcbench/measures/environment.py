@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 
@@ -55,6 +55,13 @@ def float32(tf32: bool) -> Iterator[None]:
     finally:
         cudnn.allow_tf32 = before
         torch.set_float32_matmul_precision(precision)
+
+
+def on_device(device: str) -> AbstractContextManager[object]:
+    """Make a GPU the current one inside: streams, events and graphs are made on that."""
+    if not device.startswith("cuda"):
+        return nullcontext()
+    return torch.cuda.device(torch.device(device))
 
 
 def environment(device: str = "cpu") -> Environment:

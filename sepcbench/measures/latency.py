@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from sepcbench.engines import ENGINES, Engine
+from sepcbench.engines import ENGINES, Engine, check_engines
 from sepcbench.errors import UsageError, unknown
 from sepcbench.measures.cases import DTYPES, Case, as_tuple, cases_of, groups
 from sepcbench.measures.closer import Closer
-from sepcbench.measures.environment import float32, measuring
+from sepcbench.measures.environment import float32, measuring, on_device
 from sepcbench.measures.monitor import Monitor, monitor_for
+from sepcbench.measures.neighbours import Neighbours
 from sepcbench.measures.preparation import Bench, Ready
 from sepcbench.measures.sampling import Around, Progress, Sampled, reason, sample
 from sepcbench.measures.scopes import SCOPES
@@ -75,7 +76,7 @@ def measure(
         split: time the parts of every case too, in a pass of its own.
         floor: compare with the roofline of the device; by default on a GPU.
         reference: the row that ratios are taken to, by default the first.
-        progress: told of (rounds done, rounds, label).
+        progress: told of (cases or rounds done, all of them, what is at work).
         keep: told of the records of each shape and batch as soon as they are there.
 
     Returns:
@@ -84,15 +85,16 @@ def measure(
         crashes is a `Failure` with its reason, and the others go on.
 
     Raises:
-        UsageError: an unknown name, or images that do not fit.
+        UsageError: an unknown name, an engine that cannot run here, or images that do not fit.
     """
     shapes: Any = (shape,) if isinstance(shape[0], int) else shape
     cases = cases_of(
         detectors, as_tuple(engine), as_tuple(dtype), as_tuple(batch), as_tuple(shapes)
     )
-    for given in {case.engine for case in cases}:
+    for given in as_tuple(engine):
         if given not in engines:
             raise unknown("engine", given, engines)
+    check_engines([engines[given] for given in as_tuple(engine)], device, as_tuple(dtype))
     setting = Setting(scope, device, protocol, engines, timer, monitor, flush_l2, split, floor)
     check(setting)
     found: Records = {}
@@ -169,14 +171,15 @@ def measure_group(
     """
     timer, monitor = instruments(setting)
     around = flags_of(cases)
-    with measuring():
-        ready, failures = _prepare(detectors, cases, setting)
+    with measuring(), on_device(setting.device):
+        ready, failures = _prepare(detectors, cases, setting, progress)
         wanted = reference or cases[0].row
         first = next((case.name for case in cases if case.row == wanted), wanted)
         known = {
             name: Extras(engine_error=case.error, notes=case.notes) for name, case in ready.items()
         }
         report = Report(detectors, tuple(cases), setting, first, failures, known, timer.now())
+        others = Neighbours()
         sampled = sample(
             {name: case.call for name, case in ready.items()},
             timer,
@@ -186,11 +189,14 @@ def measure_group(
             monitor=monitor,
             after_round=lambda found: report.now_and_then(found, timer.now(), keep_partly),
         )
-        extras = look_closer(_closer(setting, timer, monitor, around), ready, sampled, known)
+        busy = others.notes()
+        closer = _closer(setting, timer, monitor, around)
+        extras = look_closer(closer, ready, sampled, known, progress)
     del ready
     if setting.device.startswith("cuda"):
         torch.cuda.empty_cache()
-    return report.records(sampled, extras)
+    told = {name: replace(one, notes=(*one.notes, *busy)) for name, one in extras.items()}
+    return report.records(sampled, told)
 
 
 def instruments(setting: Setting) -> tuple[Timer, Monitor]:
@@ -223,6 +229,7 @@ def look_closer(
     ready: Mapping[str, Ready],
     sampled: Mapping[str, Sampled],
     known: Mapping[str, Extras],
+    progress: Progress | None = None,
 ) -> dict[str, Extras]:
     """What is known of every case beside its samples; little after Ctrl-C, then or before.
 
@@ -235,6 +242,8 @@ def look_closer(
     left = sorted(done, key=lambda name: ready[name].case.kind != "latency")
     try:
         while left:
+            if progress:
+                progress(len(done) - len(left), len(done), f"a closer look at {left[0]}")
             extras[left[0]] = closer.look(ready[left[0]])
             del left[0]
     except KeyboardInterrupt:
@@ -287,14 +296,19 @@ class Report:
 
 
 def _prepare(
-    detectors: Mapping[str, nn.Module], cases: Sequence[Case], setting: Setting
+    detectors: Mapping[str, nn.Module],
+    cases: Sequence[Case],
+    setting: Setting,
+    progress: Progress | None = None,
 ) -> tuple[dict[str, Ready], dict[str, str]]:
     """Cases that can be called, and why the others cannot."""
     seed, floor = setting.protocol.seed, setting.with_floor
     bench = Bench(setting.scope, setting.device, seed, setting.engines, floor)
     ready: dict[str, Ready] = {}
     failures: dict[str, str] = {}
-    for case in cases:
+    for done, case in enumerate(cases):
+        if progress:
+            progress(done, len(cases), f"{setting.engines[case.engine].preparing} {case.name}")
         bench.noise(case, DTYPES[case.dtype])
         try:
             with float32(case.tf32):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from sepcbench.detectors import build
-from sepcbench.measures.environment import device_name, measuring
+from sepcbench.measures.environment import device_name, measuring, on_device
 from sepcbench.measures.profile import kernel_seconds
 from sepcbench.measures.sampling import Progress, sample
 from sepcbench.measures.timers import Call, Timer, timer_for
@@ -86,7 +86,7 @@ def trust(device: str, progress: Progress | None = None) -> Trust:
     timer = timer_for(device)
     names = TRIALS[device.partition(":")[0]]
     found: list[Trial] = []
-    with measuring(), torch.inference_mode():
+    with measuring(), on_device(device), torch.inference_mode():
         for i, (name, trials) in enumerate(names.items()):
             if progress:
                 progress(i, len(names), name)

@@ -8,11 +8,13 @@ import torch
 from unit.make import latency as made_latency
 
 from sepcbench.cli.app import run
-from sepcbench.cli.latency import Plan, _busy, _paper_changed
-from sepcbench.cli.latency_table import latency_table, ratio_cell
+from sepcbench.cli.latency import Plan, _paper_changed
+from sepcbench.cli.latency_table import latency_table, parts_tables, ratio_cell
 from sepcbench.codec import decode
+from sepcbench.engines import ENGINES
+from sepcbench.errors import EngineError
 from sepcbench.measures.timers import FakeTimer, Sample
-from sepcbench.records import Environment, Failure, Floor, Latency
+from sepcbench.records import Environment, Failure, Floor, Latency, PartTime, Split
 from sepcbench.specs import PROTOCOLS
 
 TINY = ["retinanet_tiny_fpn", "retinanet_tiny_sepc"]
@@ -157,13 +159,33 @@ def test_json_of_several_conditions_names_the_cases(capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("engines", ["tensorrt", "eager,graphed"])
+@pytest.mark.parametrize("rows", [TINY[:1], ["--suite", "quick"]])
+def test_an_engine_that_cannot_work_here_is_one_line_before_anything_is_built(
+    capsys, monkeypatch, rows, engines
+):
+    monkeypatch.setattr(
+        "sepcbench.cli.latency.build_row", lambda *args, **kwargs: pytest.fail("built")
+    )
+    code, out, err = latency(capsys, *rows, *QUICK, "--engine", engines)
+    assert (code, out) == (2, "")
+    name = engines.rpartition(",")[2]
+    assert f"engine '{name}' needs a CUDA device, not 'cpu'; use --device cuda or --engine" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.usefixtures("no_timing")
-def test_an_engine_that_cannot_work_here_is_a_row_with_its_line(capsys):
-    arguments = [TINY[0], *QUICK, "--engine", "eager,graphed", "--batch", "1,2", "--format", "md"]
-    code, out, _ = latency(capsys, *arguments)
+def test_an_engine_that_has_not_all_dtypes_is_a_row_with_its_line(capsys, monkeypatch):
+    def no_halves(device, dtype):
+        if dtype != "fp32":
+            raise EngineError(f"it computes fp32, not {dtype}")
+
+    monkeypatch.setitem(ENGINES, "folded", replace(ENGINES["folded"], check=no_halves))
+    arguments = ["--engine", "eager,folded", "--dtype", "fp32,bf16", "--format", "md"]
+    code, out, _ = latency(capsys, TINY[0], *QUICK, *arguments)
     assert code == 1
-    assert f"{TINY[0]}@graphed-fp32-1 failed: engine 'graphed' needs a CUDA device" in out
-    assert f"| {TINY[0]} | eager | 1 | 10.000 |" in out
+    assert f"{TINY[0]} (folded, bf16, batch 1) failed: it computes fp32, not bf16" in out
+    assert f"| {TINY[0]} | folded | fp32 | 10.000 |" in out
 
 
 @pytest.mark.usefixtures("no_timing")
@@ -185,14 +207,6 @@ def test_a_changed_protocol_of_the_paper_is_said():
     assert _paper_changed(changed) == [
         "The paper's protocol was changed: rounds 1, not 20; batch 2, not 8."
     ]
-
-
-def test_a_busy_machine_is_said(monkeypatch):
-    monkeypatch.setattr("sepcbench.measures.environment.usable_cores", lambda: 2)
-    for load, told in ((1.9, False), (5.25, True)):
-        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
-        notes = " ".join(_busy())
-        assert ("busy (load 5.2 on 2 cores" in notes) is told
 
 
 def test_the_rates_behind_a_roofline_are_below_the_table():
@@ -230,6 +244,29 @@ def test_ctrl_c_in_the_second_batch_keeps_the_first(capsys, monkeypatch):
     code, out, _ = latency(capsys, TINY[0], *QUICK, "--batch", "1,2", "--format", "json")
     assert code == 130
     assert [row["batch"] for row in json.loads(out)] == [1]
+
+
+def test_parts_that_do_not_add_up_are_named_as_in_reports():
+    parts = (PartTime("fpn", 0.03, (0.02, 0.04)), PartTime("head", 0.02, (0.01, 0.03)))
+    whole = replace(made_latency("v"), split=Split(parts, 0.05, 0.05))
+    odd = replace(whole, engine="folded", split=Split(parts, 0.2, 0.05))
+    (table,) = parts_tables({"a": whole})
+    assert len(table.notes) == 1
+    (table,) = parts_tables({"a": whole, "b": odd})
+    assert table.notes[1] == (
+        "More than 15 % off the whole, so not to be trusted: v (folded, fp32, batch 1); "
+        "time them again on a quiet machine."
+    )
+
+
+def test_cases_that_failed_are_named_in_words():
+    names = ["a@folded-fp16-8", "a@folded-fp16-8-64x128", "a"]
+    table = latency_table({name: Failure("v", "latency", "it broke") for name in names})
+    assert table.notes == (
+        "a (folded, fp16, batch 8) failed: it broke",
+        "a (folded, fp16, batch 8, 64x128) failed: it broke",
+        "a failed: it broke",
+    )
 
 
 def test_table_of_failures_only():

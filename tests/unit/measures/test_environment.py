@@ -1,6 +1,7 @@
 """The environment record, and flags that are set only while measuring."""
 
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sepcbench.measures.environment import (
     float32,
     git_commit,
     measuring,
+    on_device,
     slug,
     usable_cores,
 )
@@ -86,6 +88,16 @@ def test_flags_are_set_and_restored(precision, cudnn_tf32):
     finally:
         cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before[:3]
         torch.set_float32_matmul_precision(before[4])
+
+
+def test_a_gpu_that_is_measured_is_the_current_one(monkeypatch):
+    """Streams, events and graphs are made on the current one, not on that of the tensors."""
+    entered = []
+    monkeypatch.setattr(
+        torch.cuda, "device", lambda device: entered.append(device) or nullcontext()
+    )
+    with on_device("cuda:1"), on_device("cuda"), on_device("cpu"):
+        assert entered == [torch.device("cuda:1"), torch.device("cuda")]
 
 
 def test_recorded_flags_are_those_while_measuring():

@@ -248,7 +248,7 @@ def faster(gain=1.0):
         stub.neck, stub.gain = stub.neck / 2, gain
         return stub
 
-    return Engine("faster", rewrite, run_eagerly)
+    return Engine("faster", rewrite, run_eagerly, preparing="rewriting")
 
 
 def nowhere(device, dtype):
@@ -309,11 +309,39 @@ def test_an_error_within_the_tolerance_is_recorded():
     assert 0.005 < found["a"].engine_error < 0.02
 
 
-def test_an_engine_that_is_not_for_this_device_is_a_failure_with_its_line():
+@pytest.mark.parametrize("engine", ["graphed", ["eager", "graphed"]])
+def test_an_engine_that_is_not_for_this_device_is_told_at_once(engine):
+    stub = Stub(FakeTimer())
+    with pytest.raises(EngineError, match="engine 'graphed' needs a CUDA device, not 'cpu'"):
+        run({"a": stub}, stub.timer, engine=engine, dtype=["fp32", "bf16"], engines=ENGINES_HERE)
+    assert stub.seen == []
+
+
+def test_an_engine_that_is_not_for_one_of_the_dtypes_is_a_failure_with_its_line():
+    def no_halves(device, dtype):
+        if dtype != "fp32":
+            raise EngineError(f"engine 'single' computes fp32, not {dtype}")
+
     timer = FakeTimer()
-    found = run({"a": Stub(timer)}, timer, engine="graphed", engines=ENGINES_HERE)
-    line = "engine 'graphed' needs a CUDA device, not 'cpu'"
-    assert found["a"] == Failure("stub", "latency", line)
+    engines = {**ENGINES_HERE, "single": Engine("", unchanged, run_eagerly, check=no_halves)}
+    rows = {"a": Stub(timer)}
+    found = run(rows, timer, engine=["eager", "single"], dtype=["fp32", "bf16"], engines=engines)
+    line = "engine 'single' computes fp32, not bf16"
+    assert found.pop("a@single-bf16-1") == Failure("stub", "latency@single-bf16-1", line)
+    assert all(isinstance(record, Latency) for record in found.values())
+    with pytest.raises(EngineError, match=line):
+        run(rows, timer, engine="single", dtype="bf16", engines=engines)
+
+
+def test_what_is_at_work_is_told_before_and_after_the_rounds_too():
+    timer, told = FakeTimer(), []
+    run(
+        {"a": Stub(timer)}, timer, engine=["eager", "folded"], engines=ENGINES_HERE,
+        protocol=SHORT, progress=lambda *words: told.append(words),
+    )  # fmt: skip
+    assert told[:2] == [(0, 2, "preparing a@eager-fp32-1"), (1, 2, "rewriting a@folded-fp32-1")]
+    assert told[2] == (0, SHORT.rounds, "warm-up a@eager-fp32-1")
+    assert told[-1] == (1, 2, "a closer look at a@folded-fp32-1")
 
 
 def test_an_engine_that_spoils_its_inputs_is_found_out():
