@@ -13,9 +13,11 @@ from sepcbench.cli import options
 from sepcbench.codec import encode
 from sepcbench.errors import UsageError
 from sepcbench.records import Results
+from sepcbench.report.cells import find_cell, find_row, row_cells
+from sepcbench.report.columns import used_columns
 from sepcbench.report.files import write_report
 from sepcbench.report.plots import PAPER_FORMATS
-from sepcbench.report.provenance import Provenance, find_cell, provenance, provenance_tables
+from sepcbench.report.provenance import Provenance, provenance, provenance_tables
 from sepcbench.report.suite_tables import tables
 from sepcbench.results import assemble, kept_suite
 from sepcbench.store import Store, result_folders
@@ -36,7 +38,9 @@ def report(
     ] = None,
     why: Annotated[
         str | None,
-        typer.Option(metavar="ROW.COLUMN", help="Only say where this cell comes from."),
+        typer.Option(
+            metavar="ROW[.COLUMN]", help="Only say where this cell comes from; ROW: which it has."
+        ),
     ] = None,
     plots: Annotated[
         str | None,
@@ -48,6 +52,7 @@ def report(
 
     Example: sepcbench report quick
     Example: sepcbench report results/appendix1 --format md
+    Example: sepcbench report quick --why sepc
     Example: sepcbench report quick --why sepc.latency_ratio
     Example: sepcbench report quick --plots svg,pdf
     Example: sepcbench report quick --results node1/results --results node2/results
@@ -67,6 +72,21 @@ def report(
         _write(one, folder if beside else out / one.suite / folder.name, plot_formats)  # type: ignore[operator]
     shown = [table for one, _ in found for table in tables(one)]
     options.emit(fmt, shown, [encode(one) for one, _ in found])
+    if fmt == "table":
+        _say_why(what, roots, found[0][0])
+
+
+def _say_why(what: str, roots: Sequence[Path], one: Results) -> None:
+    """How to ask for a cell of what was just printed."""
+    where = "".join(f" --results {root}" for root in roots if roots != [RESULTS])
+    row, columns = one.rows[-1].name, used_columns(one)
+    if columns:
+        ask = f"sepcbench report {what}{where} --why"
+        print(
+            f"sepcbench: where a cell comes from: {ask} {row}.{columns[-1]}; "
+            f"which cells a row has: {ask} {row}",
+            file=sys.stderr,
+        )
 
 
 def _write(one: Results, target: Path, plot_formats: tuple[str, ...]) -> None:
@@ -83,7 +103,13 @@ def _plot_formats(text: str | None) -> tuple[str, ...]:
 
 
 def _explain(cell: str, found: list[tuple[Results, Path]], fmt: str) -> None:
-    """Print the provenance of a cell, once for every machine that has it."""
+    """Print the provenance of a cell, or the cells of a row, once for every machine that has it."""
+    rows = [(one, row) for one, _ in found if (row := find_row(one, cell)) is not None]
+    if rows:
+        listed = [row_cells(one, row) for one, row in rows]
+        data = [dict(zip(table.headers, line)) for table in listed for line in table.rows]
+        options.emit(fmt, listed, data)
+        return
     cells: list[tuple[Provenance, Path]] = []
     missing: list[UsageError] = []
     for one, folder in found:

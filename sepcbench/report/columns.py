@@ -196,7 +196,13 @@ def published_cells(column: Column, row: Row) -> tuple[str, str]:
         return NOT_PUBLISHED if given else NOT_AT_HAND, BLANK
     value = None if column.published in INCOMPARABLE else column.value(row)
     difference = BLANK if value is None else f"{value - published.value:+z,.{column.digits}f}"
-    return f"{published.value:,g}", difference
+    return published_text(published.value, column), difference
+
+
+def published_text(value: float, column: Column) -> str:
+    """A published value with the digits it has, scores with at least one: 37.0 beside 37.8."""
+    text = f"{value:,g}"
+    return f"{text}.0" if higher_is_better(column) and float(value).is_integer() else text
 
 
 def _mixed(rows: tuple[Row, ...]) -> list[str]:
@@ -289,7 +295,7 @@ def conditions(results: Results) -> list[str]:
             f"{format_shape(timed.shape)}, scope {timed.scope}, {timed.rounds} interleaved rounds "
             f"of {timed.samples_per_round}; [95 % interval], ~ where it includes 1."
         )
-    lines += _mixed(results.rows)
+    lines += _mixed(results.rows) + _told(results.rows)
     scored = next((r for row in results.rows if (r := row.accuracy or row.recall)), None)
     if scored:
         which = "the generated set, not COCO" if results.generated_data else scored.dataset
@@ -297,6 +303,20 @@ def conditions(results: Results) -> list[str]:
         lines.append(f"{what}: {which}, {scored.images} images ({scored.dataset}).")
     lines += _test_time(results.rows) + _drawn(results.rows) + _refereed(results.rows)
     return lines + trained_unlike(results.rows)
+
+
+def _told(rows: tuple[Row, ...]) -> list[str]:
+    """What timings say of themselves, once for all rows of the same words."""
+    timed = [(row.label, row.latency) for row in rows if row.latency]
+    stopped = [label for label, record in timed if record.stopped == "time limit"]
+    found = {"sampling ended at its time limit": stopped} if stopped else {}
+    for label, record in timed:
+        for note in record.notes:
+            found.setdefault(note, []).append(label)
+    return [
+        f"Latency of {'all rows' if len(labels) == len(timed) else ', '.join(labels)}: {note}."
+        for note, labels in found.items()
+    ]
 
 
 def _refereed(rows: tuple[Row, ...]) -> list[str]:

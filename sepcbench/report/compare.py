@@ -25,6 +25,7 @@ from sepcbench.report.changes import (
     ratio_draws,
 )
 from sepcbench.report.further import MORE, Conditions, conditions, further, written
+from sepcbench.report.timing_tables import place
 from sepcbench.report.trainings import FIELDS, value_text
 from sepcbench.stats import MIN_IMAGES, interval
 
@@ -197,9 +198,10 @@ def matched_timings(before: Row, after: Row) -> dict[Conditions, tuple[Latency, 
         for row in (before, after)
     )
     own = [row.latency and conditions(row.latency) for row in (before, after)]
+    ordered = sorted(theirs.items(), key=lambda item: (item[1].batch, place(item[1])))
     return {
         under: (record, ours.get(under))
-        for under, record in theirs.items()
+        for under, record in ordered
         if not under == own[0] == own[1]
     }
 

@@ -176,7 +176,10 @@ def _explained(names: Sequence[str], compared: Compared) -> list[str]:
             "second over first; of two machines, this is what compares."
         )
     if any(name in names for name in ("ap", "mask_ap", "ar1000")):
-        lines.append("Intervals of scores are over the same draws of images for both.")
+        lines.append(
+            "Intervals of scores are over the same draws of images for both. Where a row was "
+            "trained again, each set has one training of it, and another would have another score."
+        )
     if compared.mean:
         lines.append("The mean is geometric for ratios.")
     lines += [

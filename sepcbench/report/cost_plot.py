@@ -39,7 +39,7 @@ def cost_plot(results: Results, title: str) -> Sheet | None:
             axes.barh(place, given.value, label=label, **outline)
         total = COLUMNS["macs"].value(row) or (given.value if given else 0.0)
         axes.annotate(
-            f"{total:,.4g}",
+            _four_digits(total),
             (max(left[i], given.value if given else 0.0), place),
             xytext=(3, 0),
             textcoords="offset points",
@@ -51,3 +51,8 @@ def cost_plot(results: Results, title: str) -> Sheet | None:
     made.label("cost, GMAC (one multiply-add = 1)  (lower is better)")
     made.legend(axes.get_legend_handles_labels()[0])
     return made
+
+
+def _four_digits(total: float) -> str:
+    """A count as every bar writes it: 251.0 beside 250.5."""
+    return f"{total:,.0f}" if total >= 1000 else f"{total:#.4g}"

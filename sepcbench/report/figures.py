@@ -10,8 +10,8 @@ from typing import Any
 
 from sepcbench.records import Results
 
-# Okabe and Ito's palette: told apart by colour-blind readers and in grey.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
+# Okabe and Ito's palette, its yellow darker: told apart by colour-blind readers and in grey.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#8F8200")
 GREY = "#666666"
 WIDTH = 7.0  # inches, the text width of most papers
 STYLE: dict[str, Any] = {
@@ -120,16 +120,16 @@ def sheet(
 
 
 def panels(
-    title: str, names: Sequence[str], legend: int = 1, **grid: Any
+    title: str, names: Sequence[str], legend: int = 1, height: float = 2.1, **grid: Any
 ) -> tuple[Sheet, dict[str, Any]]:
-    """One small axes per name, three beside each other.
+    """One small axes per name, three beside each other, each of a height in inches.
 
     Returns:
         The sheet, and its axes by name.
     """
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    made = sheet(title, 2.1 * rows + 0.3, (rows, columns), legend, **grid)
+    made = sheet(title, height * rows + 0.3, (rows, columns), legend, **grid)
     flat = list(made.axes.flat)
     for one, name in zip(flat, names):
         one.set_title(name, loc="left", fontweight="bold", fontsize=8)

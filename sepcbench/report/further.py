@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sepcbench.errors import UsageError
+from sepcbench.errors import UsageError, nearest
 from sepcbench.records import Failure, Latency, Record, Row
 
 MORE = "@"  # as `store.MORE`
@@ -71,6 +71,15 @@ def under(row: Row, kind: str, more: str) -> Row:
     return replace(row, failures=failures, differences=(), **changes)  # type: ignore[arg-type]
 
 
+def completed(row: Row, kind: str, more: str) -> str:
+    """What is after the sign in full where its beginning tells: "fused" for "fused-fp32-1"."""
+    there = list(dict.fromkeys([first(row, kind), *further(row, kind)]))
+    if more in there:
+        return more
+    found = [one for one in there if one.startswith(f"{more}-")]
+    return found[0] if len(found) == 1 else more
+
+
 def _nothing(row: Row, kind: str, more: str, there: list[str]) -> str:
     own = first(row, kind)
     if not there:
@@ -78,4 +87,6 @@ def _nothing(row: Row, kind: str, more: str, there: list[str]) -> str:
         what = itself if getattr(row, kind) else "none"
         return f"row '{row.name}' has no {kind}{MORE}{more}: there is {what}"
     known = ([f"{kind} ({own})"] if own else []) + [f"{kind}{MORE}{one}" for one in there]
-    return f"row '{row.name}' has no {kind}{MORE}{more}; there is {', '.join(known)}"
+    close = nearest(more, [own, *there])
+    meant = f"did you mean '{kind}{MORE}{close}'? " if close else ""
+    return f"row '{row.name}' has no {kind}{MORE}{more}; {meant}there is {', '.join(known)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from html import escape
 from importlib import resources
 from string import Template
@@ -25,10 +26,12 @@ from sepcbench.report.columns import (
     published_cells,
     used_columns,
 )
+from sepcbench.report.further import MORE, conditions, under, written
 from sepcbench.report.points import QUALITIES, published_ratios
 from sepcbench.report.provenance import Source, published_facts, source
-from sepcbench.report.suite_tables import MORE_TABLES, claim_table, row_table
+from sepcbench.report.suite_tables import MORE_TABLES, TIMINGS, VERDICT, claim_table, row_table
 from sepcbench.report.table import Table
+from sepcbench.report.timing_tables import timings
 
 # Axes of the plot, where the rows have such values; the first of each is shown first.
 X_AXES = ("latency_ratio", "macs", "latency", "params")
@@ -170,25 +173,70 @@ def _more(results: Results) -> str:
     """Every further table that the records give something for."""
     found = {title: make(results) for title, make in MORE_TABLES.items()}
     return "\n".join(
-        _plain_table(table, f"table-{i}", title)
+        _plain_table(table, f"table-{i}", title, _cells_of_timings(results, title))
         for i, (title, table) in enumerate(found.items())
         if table is not None
     )
 
 
-def _plain_table(table: Table, name: str, title: str) -> str:
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in table.headers)
-    rows = "\n".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        f"{''.join(f'<td>{escape(text)}</td>' for text in row[1:])}</tr>"
-        for row in table.rows
+def _cells_of_timings(results: Results, title: str) -> list[str]:
+    """The cell of each line of the table of engines, by its name; none in other tables."""
+    if title != TIMINGS:
+        return []
+    found = timings(results)
+    column = "latency" if any(one.on_gpu for one in found) else "latency_ratio"
+    if column not in used_columns(results):
+        return []
+    return [
+        f"{one.row.name}.{column}"
+        + ("" if one.record is one.row.latency else MORE + written(conditions(one.record)))
+        for one in found
+    ]
+
+
+def _plain_table(table: Table, name: str, title: str, cells: Sequence[str] = ()) -> str:
+    """A table that is not sorted; `cells` are opened by the first number of each line."""
+    kinds = [_cell_class(table, i) for i in range(len(table.headers))]
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(text)}</th>' for kind, text in zip(kinds, table.headers)
     )
+    rows = "\n".join(
+        f'<tr><th scope="row">{escape(first)}</th>'
+        f"{''.join(f'<td{kind}>{text}</td>' for kind, text in zip(kinds[1:], rest))}</tr>"
+        for first, *rest in _openable(table, cells)
+    )
+    lead, notes = "", table.notes
+    if title == VERDICT:  # its first note is the whole in a paragraph
+        lead, notes = f'<p class="lead">{escape(notes[0])}</p>', notes[1:]
     return (
-        f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>'
+        f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>{lead}'
         f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}">'
         f"<table><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
-        f'<ul class="notes">{_list(table.notes)}</ul></section>'
+        f'<ul class="notes">{_list(notes)}</ul></section>'
     )
+
+
+_CONDITIONS = 4  # columns of the table of engines before its first number
+
+
+def _openable(table: Table, cells: Sequence[str]) -> Iterator[list[str]]:
+    """The lines of a table as HTML but for the row's name."""
+    for i, line in enumerate(table.rows):
+        written_line = [line[0], *map(escape, line[1:])]
+        if i < len(cells) and line[_CONDITIONS]:
+            label = f"{', '.join(line[:_CONDITIONS])}: {line[_CONDITIONS]}; where it comes from"
+            written_line[_CONDITIONS] = (
+                f'<button type="button" data-cell="{escape(cells[i])}" aria-haspopup="dialog" '
+                f'aria-label="{escape(label)}">{escape(line[_CONDITIONS])}</button>'
+            )
+        yield written_line
+
+
+def _cell_class(table: Table, column: int) -> str:
+    """How a column of a table stands: words from the left, sentences with room."""
+    if not table.is_text(column):
+        return ""
+    return ' class="text long"' if table.is_long(column) else ' class="text"'
 
 
 def _origin(results: Results) -> str:
@@ -212,6 +260,12 @@ def page_data(results: Results) -> dict[str, Any]:
         for kind in dict.fromkeys(COLUMNS[name].measure for name in used)
         if (found := source(results, row, kind))
     }
+    for row in results.rows:
+        for record in row.timings:
+            more = written(conditions(record))
+            found = source(results, under(row, "latency", more), f"latency{MORE}{more}")
+            if found:
+                sources[f"{row.name}.latency{MORE}{more}"] = _source_data(found, environments)
     return {
         "columns": {
             name: {"header": COLUMNS[name].header, "measure": COLUMNS[name].measure}

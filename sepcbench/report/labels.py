@@ -11,11 +11,16 @@ Point = tuple[float, float, str]
 Line = tuple[tuple[float, float], tuple[float, float]]
 
 # Where a name may stand: its direction from the marker, nearest rings first. Beside before above.
-_DIRECTIONS = ((1, 0.6), (1, -0.6), (-1, 0.6), (-1, -0.6), (1, 0), (-1, 0), (0, 1), (0, -1))
-_RINGS = (6.0, 13.0, 21.0, 30.0, 42.0)  # points from the marker
+_DIRECTIONS = (
+    (1, 0.6), (1, -0.6), (-1, 0.6), (-1, -0.6), (1, 0), (-1, 0), (0, 1), (0, -1),
+    (0.5, 1), (0.5, -1), (-0.5, 1), (-0.5, -1),
+)  # fmt: skip
+_RINGS = (6.0, 13.0, 21.0, 30.0, 42.0, 56.0)  # points from the marker
 _LEADER = 10.0  # further away than this a thin line leads to the point
 _MARKER = 5.0  # half the side of what a marker covers, in points
 _SWEEPS = 4  # every name is placed anew this often, given where the others stand
+_AT_AN_END = 12.0  # how much further off, in points, the end of a point's own bar counts as
+_HALO = 3.0  # points of white around letters: a line that still crosses a name stops at it
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a name may stand: its box, how far from the marker (points), and its rank."""
+    """Where a name may stand: its box, from where how far off (pixels, points), and its rank."""
 
     box: Box
+    anchor: tuple[float, float]
     far: float
     rank: int
 
@@ -65,6 +71,9 @@ def label_points(
 ) -> None:
     """Name points: each where it is free, near its point and nearer to it than to any other.
 
+    A name stands beside the marker, or above or below an upright line through it, such as its
+    interval.
+
     Args:
         axes: of matplotlib, after `make_room`.
         points: (x, y, name) in data coordinates.
@@ -75,66 +84,95 @@ def label_points(
     if not points:
         return
     pixels = axes.figure.dpi / 72  # per point
-    centres = [tuple(axes.transData.transform(point[:2])) for point in points]
-    markers = [_around(x, y, _MARKER * pixels) for x, y in centres]
+    bodies = [_body(axes, point, lines) for point in points]
+    markers = [_around(*body[0], _MARKER * pixels) for body in bodies]
     strokes = [box for line in lines for box in _along(axes, line)]
     frame = _box(axes.get_window_extent())
     notes = [axes.text(x, y, name, fontsize=fontsize) for x, y, name in points]
     sizes = [_box(note.get_window_extent()) for note in notes]
-    places = [_places(x, y, size, pixels) for (x, y), size in zip(centres, sizes)]
-    chosen = [options[0] for options in places]
+    # what of a place does not hang on the other names is reckoned once
+    places = [
+        [(place, _fixed_cost(place, i, markers, strokes, bodies, frame)) for place in options]
+        for i, options in enumerate(_places(*one, pixels) for one in zip(bodies, sizes))
+    ]
+    chosen = [options[0][0] for options in places]
     for _ in range(_SWEEPS):
         for i, options in enumerate(places):
             others = [place.box for j, place in enumerate(chosen) if j != i]
-            chosen[i] = min(
-                options,
-                key=lambda place: _cost(place, i, [*others, *markers], strokes, centres, frame),
-            )
-    for note, place, point in zip(notes, chosen, points):
-        _settle(axes, note, place, point)
+            chosen[i] = min(options, key=lambda one: one[1] + _HIDDEN * _shared(one[0], others))[0]
+    for note, place in zip(notes, chosen):
+        _settle(axes, note, place)
 
 
-def _cost(
+Body = tuple[tuple[float, float], ...]
+
+# What a square pixel costs: of a name or marker that is hidden, of a line that is crossed.
+_HIDDEN, _CROSSED = 30, 8
+
+
+def _body(axes: Any, point: Point, lines: Sequence[Line]) -> Body:
+    """Where a point is, and the ends of upright lines through it, in pixels."""
+    x, y, _ = point
+    through = [
+        (line[0], line[1])
+        for line in lines
+        if line[0][0] == line[1][0] == x and min(line[0][1], line[1][1]) < y
+        and y < max(line[0][1], line[1][1])
+    ]  # fmt: skip
+    ends = [end for line in through[:1] for end in line]
+    return tuple(tuple(axes.transData.transform(at)) for at in ((x, y), *ends))
+
+
+def _shared(place: Place, others: Sequence[Box]) -> float:
+    return sum(place.box.overlap(other) for other in others)
+
+
+def _fixed_cost(
     place: Place,
     own: int,
-    taken: Sequence[Box],
+    markers: Sequence[Box],
     strokes: Sequence[Box],
-    centres: Sequence[tuple[float, ...]],
+    bodies: Sequence[Body],
     frame: Box,
 ) -> float:
     """How bad a place is, in square pixels hidden; small terms settle what is left."""
-    hidden = sum(place.box.overlap(other) for other in taken) + 4 * place.box.outside(frame)
-    crossed = sum(place.box.overlap(stroke) for stroke in strokes)
-    reach = place.box.distance(*centres[own])
+    hidden = _HIDDEN * _shared(place, markers) + 20 * place.box.outside(frame)
+    reach = place.box.distance(*place.anchor)
     nearest = min(
-        (place.box.distance(*at) for i, at in enumerate(centres) if i != own), default=math.inf
+        (place.box.distance(*at) for i, body in enumerate(bodies) if i != own for at in body),
+        default=math.inf,
     )
-    mistaken = max(reach + 3 - nearest, 0.0)
-    return 5 * hidden + 2 * crossed + 6 * mistaken + 3 * place.far + 0.2 * place.rank
+    mistaken = max(reach + 6 - nearest, 0.0)
+    settled = 10 * mistaken + 3 * place.far + 0.2 * place.rank
+    return hidden + _CROSSED * _shared(place, strokes) + settled
 
 
-def _places(x: float, y: float, size: Box, pixels: float) -> list[Place]:
+def _places(body: Body, size: Box, pixels: float) -> list[Place]:
     width, height = size.x1 - size.x0, size.y1 - size.y0
     found: list[Place] = []
-    for ring in _RINGS:
-        for dx, dy in _DIRECTIONS:
-            at_x = x + dx * ring * pixels + (dx - 1) / 2 * width
-            at_y = y + dy * ring * pixels + (dy - 1) / 2 * height
-            box = Box(at_x, at_y, at_x + width, at_y + height)
-            found.append(Place(box, ring, len(found)))
+    for anchor in body:
+        away = anchor[1] - body[0][1]  # 0 at the marker itself
+        for ring in _RINGS if away == 0 else _RINGS[:2]:
+            for dx, dy in _DIRECTIONS:
+                if away * dy < 0 or (away and not dy):
+                    continue  # back along its own bar
+                at_x = anchor[0] + dx * ring * pixels + (dx - 1) / 2 * width
+                at_y = anchor[1] + dy * ring * pixels + (dy - 1) / 2 * height
+                box = Box(at_x, at_y, at_x + width, at_y + height)
+                far = ring + (_AT_AN_END + 4 * abs(dx) if away else 0.0)
+                found.append(Place(box, anchor, far, len(found)))
     return found
 
 
-def _settle(axes: Any, note: Any, place: Place, point: Point) -> None:
+def _settle(axes: Any, note: Any, place: Place) -> None:
     """Move a name to its place, and lead a line to its point if that is far."""
     from matplotlib.patheffects import withStroke
 
-    x, y, _ = point
     pixels = axes.figure.dpi / 72
-    at = axes.transData.transform((x, y))
+    at = place.anchor
     offset = ((place.box.x0 - at[0]) / pixels, (place.box.y0 - at[1]) / pixels)
     arrow = None
-    if place.far > _LEADER:
+    if place.box.distance(*at) > _LEADER * pixels:
         arrow = {
             "arrowstyle": "-",
             "color": "#888888",
@@ -143,10 +181,10 @@ def _settle(axes: Any, note: Any, place: Place, point: Point) -> None:
             "shrinkB": 3,
             "relpos": (_nearest(at[0], place.box.x0, place.box.x1), 0.5),
         }
-    halo = [withStroke(linewidth=2, foreground="white")]  # lines that cross a name stop at it
+    halo = [withStroke(linewidth=_HALO, foreground="white")]
     axes.annotate(
         note.get_text(),
-        (x, y),
+        axes.transData.inverted().transform(at),
         xytext=offset,
         textcoords="offset points",
         fontsize=note.get_fontsize(),
@@ -162,7 +200,7 @@ def _nearest(value: float, low: float, high: float) -> float:
     return min(max((value - low) / (high - low), 0.0), 1.0)
 
 
-def _along(axes: Any, line: Line, step: float = 8.0) -> list[Box]:
+def _along(axes: Any, line: Line, step: float = 4.0) -> list[Box]:
     """Small boxes along a line, in pixels."""
     (x0, y0), (x1, y1) = (axes.transData.transform(end) for end in line)
     if line[0] == line[1]:

@@ -18,6 +18,7 @@ from sepcbench.report.columns import (
     counted_as,
     higher_is_better,
     measured_cell,
+    published_text,
     used_columns,
 )
 from sepcbench.report.suite_tables import claim_table
@@ -41,6 +42,7 @@ _ESCAPES = {
 }
 _PACKAGES = r"% needs \usepackage{booktabs,threeparttable,xcolor,adjustbox}"
 _DASH_NOTE = f"{DASH} not measured here; in grey: not published, or no source of it is at hand"
+_HYPHEN = re.compile(r"(?<![\w-])-(?=\d)")  # before a number: its sign
 _ARROWS = {" (lower is better)": r" $\downarrow$", " (higher is better)": r" $\uparrow$"}
 
 
@@ -153,14 +155,19 @@ def _measured(column: Column, row: Row, best: str | None) -> str:
         return DASH
     plain, number = escape(text), escape(_number(column, row))
     bold = rf"\textbf{{{number}}}" if _number(column, row) == best else number
-    return bold + plain[len(number) :]
+    return _minus(bold + plain[len(number) :])
+
+
+def _minus(text: str) -> str:
+    """Text whose numbers have a minus sign, where a hyphen would stand."""
+    return _HYPHEN.sub("$-$", text)
 
 
 def _published(column: Column, row: Row, marks: dict[str, str]) -> str:
     value = dict(row.published).get(column.published or "")
     if value is None:
         return _grey(DASH)
-    return _grey(f"{value.value:,g}") + rf"\tnote{{{marks[value.source]}}}"
+    return _grey(published_text(value.value, column)) + rf"\tnote{{{marks[value.source]}}}"
 
 
 def _grey(text: str) -> str:
@@ -170,7 +177,10 @@ def _grey(text: str) -> str:
 def _claim_table(results: Results) -> str:
     table = claim_table(results)
     lines = [[escape(cell) or DASH for cell in row] for row in table.rows]
-    lines = [[*line[:2], _grey(line[2]), *line[3:]] for line in lines]
+    lines = [
+        [name, _minus(measured), _grey(_minus(published)), _minus(difference), *rest]
+        for name, measured, published, difference, *rest in lines
+    ]
     notes = [_DASH_NOTE if note == BLANK_NOTE else escape(note) for note in table.notes]
     items = [rf"\item {note}" for note in notes]
     label = f"{results.suite}-claims"

@@ -53,4 +53,5 @@ def _legend(names: list[str]) -> list[Any]:
     from matplotlib.patches import Patch
 
     handles: list[Any] = [Patch(color=_colour(i), label=name) for i, name in enumerate(names)]
-    return [*handles, Line2D([], [], color="#222222", lw=1.4, label="whole call")]
+    upright: dict[str, Any] = {"ls": "", "marker": "|", "ms": 9, "mew": 1.4}
+    return [*handles, Line2D([], [], color="#222222", label="whole call", **upright)]

@@ -115,19 +115,24 @@ def _draw_front(axes: Any, found: Sequence[Mark]) -> None:
 
 def _draw_marks(axes: Any, results: Results, found: Sequence[Mark]) -> None:
     of_row = colours(results)
-    for group in dict.fromkeys(mark.row.group for mark in found if mark.row.group):
-        inside = sorted(
-            (mark for mark in ranked(found) if mark.row.group == group), key=lambda mark: mark.x
-        )
+    for inside in _joined(found):
         xs, ys = [mark.x for mark in inside], [mark.y for mark in inside]
-        if inside:
-            colour = of_row[inside[0].row.name]
-            axes.plot(xs, ys, "-", color=colour, linewidth=1, alpha=0.5, zorder=1.6)
+        colour = of_row[inside[0].row.name]
+        axes.plot(xs, ys, "-", color=colour, linewidth=1, alpha=0.5, zorder=1.6)
     for mark in found:
         _draw_mark(axes, mark, of_row[mark.row.name])
     for one, other in _pairs(found):
         colour = of_row[one.row.name]
         axes.plot([one.x, other.x], [one.y, other.y], ":", color=colour, linewidth=0.8, zorder=1.6)
+
+
+def _joined(found: Sequence[Mark]) -> list[list[Mark]]:
+    """The points of each group in the order of their price: a line goes through them."""
+    groups: dict[str, list[Mark]] = {}
+    for mark in sorted(ranked(found), key=lambda mark: mark.x):
+        if mark.row.group:
+            groups.setdefault(mark.row.group, []).append(mark)
+    return list(groups.values())
 
 
 def _draw_mark(axes: Any, mark: Mark, colour: str) -> None:
@@ -170,4 +175,5 @@ def _lines(found: Sequence[Mark], stairs: Sequence[tuple[float, float]]) -> list
     markers = [((m.x, m.y), (m.x, m.y)) for m in found if m not in named(found)]
     across = [((m.x_interval[0], m.y), (m.x_interval[1], m.y)) for m in found if m.x_interval]
     up = [((m.x, m.y_interval[0]), (m.x, m.y_interval[1])) for m in found if m.y_interval]
-    return [*markers, *across, *up, *pairwise(stairs)]
+    joined = [((a.x, a.y), (b.x, b.y)) for marks in _joined(found) for a, b in pairwise(marks)]
+    return [*markers, *up, *across, *joined, *pairwise(stairs)]

@@ -6,16 +6,14 @@ import math
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
-from sepcbench.errors import UsageError, unknown
 from sepcbench.records import Environment, Latency, Origin, Results, Row
 from sepcbench.report.columns import (
     COLUMNS,
     Column,
     measured_cell,
     published_cells,
-    used_columns,
 )
-from sepcbench.report.further import MORE, first, further, split_kind, under
+from sepcbench.report.further import MORE, further, split_kind, under
 from sepcbench.report.table import Table
 from sepcbench.units import format_shape
 from sepcbench.variants import VARIANTS
@@ -76,52 +74,6 @@ class Provenance:
     source: Source | None
     failure: str = ""
     further: tuple[str, ...] = ()
-
-
-def find_cell(results: Results, cell: str) -> tuple[Row, str]:
-    """Find a cell named ROW.COLUMN, such as "sepc.latency_ratio".
-
-    "sepc.latency@folded-fp32-1" is under further conditions, "sepc.ap@2" of a further seed.
-
-    Returns:
-        The row, and the key of the column in `COLUMNS`, with what is after the sign.
-
-    Raises:
-        UsageError: there is no such row, no such column in this suite's table, or no such further
-            record; the line says what there is.
-    """
-    row_name, dot, column = cell.rpartition(".")
-    if not dot or not row_name or not column or column[0] == MORE or column[-1] == MORE:
-        raise UsageError(f"cell '{cell}' is not ROW.COLUMN; write it like {_example(results)}")
-    rows = {row.name: row for row in results.rows}
-    if row_name not in rows:
-        raise unknown(f"row of suite '{results.suite}'", row_name, rows)
-    row, (name, more) = rows[row_name], split_kind(column)
-    # a CPU's latencies have no column of their own; what there is of them are ratios
-    on_cpu = name == "latency" and more and not _on_gpu(row)
-    name = "latency_ratio" if on_cpu else name
-    used = used_columns(results)
-    if name not in used and not (more and name in COLUMNS and further(row, COLUMNS[name].measure)):
-        raise unknown(f"column of suite '{results.suite}'", name, used, _columns_hint(used))
-    kind = COLUMNS[name].measure
-    if not more or more == first(row, kind):
-        return row, name
-    under(row, kind, more)
-    return row, f"{name}{MORE}{more}"
-
-
-def _on_gpu(row: Row) -> bool:
-    timed = [one for one in (row.latency, *row.timings) if one is not None]
-    return any(one.device.startswith("cuda") for one in timed)
-
-
-def _example(results: Results) -> str:
-    used = used_columns(results) or list(COLUMNS)
-    return f"{results.rows[0].name}.{used[0]}"
-
-
-def _columns_hint(used: list[str]) -> str:
-    return f"columns: {', '.join(used)}"
 
 
 def provenance(results: Results, row: Row, name: str) -> Provenance:

@@ -31,11 +31,12 @@ def tables(results: Results) -> list[Table]:
     return [row_table(results), *(table for table in more if table is not None)]
 
 
+VERDICT, TIMINGS = "Verdict", "Latency by engine, dtype and batch"
 # After the rows and the claims: each where the records give something for it.
 MORE_TABLES: dict[str, Callable[[Results], Table | None]] = {
-    "Verdict": verdict_table,
+    VERDICT: verdict_table,
     "Over seeds": seeds_table,
-    "Latency by engine, dtype and batch": timing_table,
+    TIMINGS: timing_table,
     "Latency by part": parts_table,
     "Which pyramid level found what": levels_table,
 }
@@ -56,7 +57,8 @@ def row_table(results: Results) -> Table:
     if any(cell in (BLANK, NOT_AT_HAND) for row in rows for cell in row):
         notes.append(BLANK_NOTE)
     notes += [*results.notes, *_sources(results.rows), *_failures(results.rows)]
-    return Table(f"{results.title} ({results.machine})", tuple(headers), rows, tuple(notes))
+    keys = 1 if alike else 2
+    return Table(f"{results.title} ({results.machine})", tuple(headers), rows, tuple(notes), keys)
 
 
 def _is_published(name: str, rows: tuple[Row, ...]) -> bool:

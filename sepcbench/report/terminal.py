@@ -15,8 +15,6 @@ from sepcbench.report.table import Table
 
 # For output that is no terminal, unless COLUMNS says otherwise.
 REDIRECTED_WIDTH = 200
-# Columns with longer cells hold text, which reads from the left and may be folded.
-_SENTENCE = 40
 _GAP = 3
 
 
@@ -49,17 +47,11 @@ def _redirected_width() -> int:
     return int(given) if given.isdigit() and int(given) > 0 else REDIRECTED_WIDTH
 
 
-def _is_text(table: Table, column: int) -> bool:
-    cells = [row[column] for row in table.rows if row[column]]
-    long = any(len(cell) > _SENTENCE for cell in cells)
-    return column == 0 or long or not any(cell[0] in "0123456789+-" for cell in cells)
-
-
 def _least(table: Table, column: int) -> int:
     """The least width of a column at which no number and no word is broken."""
     words = table.headers[column].split()
     for row in table.rows:
-        words += row[column].split() if _is_text(table, column) else [row[column]]
+        words += row[column].split() if table.is_text(column) else [row[column]]
     return max(map(len, words), default=0)
 
 
@@ -101,7 +93,7 @@ def _widths(table: Table, width: int) -> list[int]:
     columns = range(len(table.headers))
     widths = [_least(table, i) for i in columns]
     spare = width - sum(widths) - _GAP * len(widths)
-    for i in sorted(columns, key=lambda i: not _is_text(table, i)):
+    for i in sorted(columns, key=lambda i: not table.is_text(i)):
         more = min(max(spare, 0), _longest(table, i) - widths[i])
         widths[i] += more
         spare -= more
@@ -112,7 +104,7 @@ def _grid(table: Table, width: int) -> RichTable:
     """The table; where it is tight, no word and no number is broken."""
     view = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, (header, given) in enumerate(zip(table.headers, _widths(table, width))):
-        justify: Literal["left", "right"] = "left" if _is_text(table, i) else "right"
+        justify: Literal["left", "right"] = "left" if table.is_text(i) else "right"
         view.add_column(escape(header), justify=justify, overflow="fold", width=given)
     for row in table.rows:
         view.add_row(*(escape(cell) for cell in row))

@@ -11,7 +11,8 @@ from sepcbench.report.table import Table
 def markdown(table: Table) -> str:
     """Write a table as GitHub Markdown, with its title as a heading and notes as a list."""
     lines = [f"### {table.title}", "", _line(table.headers)]
-    lines.append(_line(["---", *["---:"] * (len(table.headers) - 1)]))
+    columns = range(len(table.headers))
+    lines.append(_line(["---" if table.is_text(i) else "---:" for i in columns]))
     lines += [_line(row) for row in table.rows]
     if table.notes:
         lines += ["", *(f"- {note}" for note in table.notes)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 from sepcbench.records import Failure, Latency, Ratio, Results, Row, Split
 from sepcbench.report.columns import BLANK, FAILED
 from sepcbench.report.table import Table
-from sepcbench.specs import PROTOCOLS
+from sepcbench.specs import PROTOCOLS, Dtype, EngineName
 from sepcbench.units import milliseconds
 
 _ROUNDS = PROTOCOLS["thorough"].min_rounds  # that ratios of a GPU are to come from
@@ -28,14 +29,40 @@ class Timing:
 
 
 def timings(results: Results) -> list[Timing]:
-    """All latencies, batch by batch, row by row, those of the suite's own conditions first."""
+    """All latencies, batch by batch, row by row, those of the suite's own conditions first.
+
+    The others stand by dtype and engine in the order in which `specs` names them.
+    """
     found = [
         Timing(row, record)
         for row in results.rows
         for record in ([row.latency] if row.latency else []) + list(row.timings)
     ]
     order = {row.name: i for i, row in enumerate(results.rows)}
-    return sorted(found, key=lambda one: (one.record.batch, order[one.row.name]))
+    return sorted(
+        found,
+        key=lambda one: (
+            one.record.batch,
+            order[one.row.name],
+            one.record is not one.row.latency,
+            place(one.record),
+        ),
+    )
+
+
+def place(record: Latency) -> tuple[int, int]:
+    """Where conditions stand among others of their batch, by dtype and engine."""
+    return _place(record.dtype, get_args(Dtype)), _place(record.engine, get_args(EngineName))
+
+
+def _place(name: str, names: tuple[str, ...]) -> int:
+    """Where a name stands among others; an unknown one is last."""
+    return names.index(name) if name in names else len(names)
+
+
+def _to_first(one: Timing) -> str:
+    first = one.record.ratio is None and one.record.reference == one.row.name
+    return "1.000" if first else _ratio(one.record.ratio)
 
 
 def _ratio(found: Ratio | None) -> str:
@@ -76,7 +103,7 @@ def _error(one: Timing) -> str:
 TIMING_COLUMNS: dict[str, Callable[[Timing], str]] = {
     "latency, ms (lower is better)": _ms,
     "per image, ms": _per_image,
-    "times the first row": lambda one: _ratio(one.record.ratio),
+    "times the first row": _to_first,
     "times eager (lower is better)": lambda one: _ratio(one.record.eager_ratio),
     "times its roofline": _floor,
     "launches": lambda one: _number(one.record.launches, 0),
@@ -184,17 +211,20 @@ def split_rows(results: Results) -> list[tuple[Row, Latency]]:
 
 
 def part_names(splits: Iterable[Split]) -> list[str]:
-    """The names of all parts, in the order they run."""
+    """The names of all parts: in the order they run, and those of later rows after earlier ones."""
+    chains = [[part.name for part in split.parts] for split in splits]
+    left = list(dict.fromkeys(name for chain in chains for name in chain))
     names: list[str] = []
-    for split in splits:
-        at = 0
-        for part in split.parts:
-            if part.name in names:
-                at = names.index(part.name) + 1
-            else:
-                names.insert(at, part.name)
-                at += 1
+    while left:
+        free = (n for n in left if not any(_waits(n, chain, names) for chain in chains))
+        names.append(next(free, left[0]))  # rows that disagree: as they come
+        left.remove(names[-1])
     return names
+
+
+def _waits(name: str, chain: list[str], done: list[str]) -> bool:
+    """Whether something runs before a part that has no place yet."""
+    return name in chain and any(one not in done for one in chain[: chain.index(name)])
 
 
 def parts_table(results: Results) -> Table | None:
@@ -219,17 +249,23 @@ def parts_table(results: Results) -> Table | None:
         f"Parts one by one on inputs computed beforehand, in turns with the whole; engine "
         f"{first.engine}, {first.dtype}, batch {first.batch}."
     ]
-    odd = [row.label for row, record in rows if record.split and not adds_up(record.split)]
-    if odd:
-        notes.append(
-            f"More than {100 * SUM_TOLERANCE:.0f} % off the whole, so not to be trusted: "
-            f"{', '.join(odd)}; time them again on a quiet machine."
-        )
+    notes += parts_notes((row.label, record.split) for row, record in rows if record.split)
     return Table(f"Latency by part ({results.machine})", headers, tuple(cells), tuple(notes))
 
 
 # Parts miss what overlaps and what is between them; further off than this something else ran.
 SUM_TOLERANCE = 0.15
+
+
+def parts_notes(splits: Iterable[tuple[str, Split]]) -> list[str]:
+    """Which rows, by name, have parts that do not add up to the whole."""
+    odd = [name for name, split in splits if not adds_up(split)]
+    if not odd:
+        return []
+    return [
+        f"More than {100 * SUM_TOLERANCE:.0f} % off the whole, so not to be trusted: "
+        f"{', '.join(odd)}; time them again on a quiet machine."
+    ]
 
 
 def adds_up(split: Split) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from sepcbench.records import Results
+from sepcbench.records import Results, Row
 from sepcbench.report.front import SURE, Axis, Front, Place, front
 from sepcbench.report.table import Table
 
 # How much more than the first row a choice may cost.
 BUDGETS = (0.05, 0.1, 0.25, 0.5)
+MOST_BEATEN = 6  # more than these are not named in the paragraph
 
 
 def verdict_table(results: Results) -> Table | None:
@@ -49,7 +50,10 @@ def place_text(found: Front, place: Place) -> str:
     if place.share >= SURE:
         return f"on the front in {_percent(place.share)} of draws"
     if place.share <= 1 - SURE:
-        return f"beaten in {_percent(1 - place.share)} of draws{_most_by(place, ', by', by)}"
+        beaten = _percent(1 - place.share)
+        if by and _percent(place.beaten_share or 0.0) == beaten:
+            return f"beaten by {by} in {beaten} of draws"
+        return f"beaten in {beaten} of draws{_most_by(place, ', by', by)}"
     return f"~ on the front in {_percent(place.share)} of draws{_most_by(place, '; beaten by', by)}"
 
 
@@ -65,7 +69,12 @@ def _percent(share: float) -> str:
 
 
 def _label(found: Front, name: str) -> str:
-    return next((row.label for row in found.rows if row.name == name), "")
+    return next((_said(row) for row in found.rows if row.name == name), "")
+
+
+def _said(row: Row) -> str:
+    """A row's label in a sentence: in quotes where a comma of it would part a list."""
+    return f"'{row.label}'" if "," in row.label else row.label
 
 
 def _paragraph(found: Front) -> str:
@@ -80,13 +89,15 @@ def _paragraph(found: Front) -> str:
         into.append(place)
     drawn = any(place.share is not None for place in found.places)
     confidence = f" in at least {100 * SURE:.0f} % of draws" if drawn else ""
-    names = _listed([place.row.label for place in sure])
+    names = _listed([_said(place.row) for place in sure])
     parts = [f"Of {len(found.places)} rows, {names or 'none'} {_are(sure)} on the Pareto front of "]
     parts[0] += f"{what}{confidence}."
-    if beaten:
+    if len(beaten) > MOST_BEATEN:
+        parts.append(f"{len(beaten)} rows are beaten; their lines say by which.")
+    elif beaten:
         parts.append(f"Beaten: {_listed([_beaten(found, place) for place in beaten])}.")
     if open_:
-        names = _listed([place.row.label for place in open_])
+        names = _listed([_said(place.row) for place in open_])
         parts.append(f"Not decided by these measurements: {names}.")
     return " ".join(parts)
 
@@ -97,7 +108,7 @@ def _are(places: list[Place]) -> str:
 
 def _beaten(found: Front, place: Place) -> str:
     by = _label(found, place.beaten_by)
-    return f"{place.row.label} by {by}" if by else place.row.label
+    return f"{_said(place.row)} by {by}" if by else _said(place.row)
 
 
 def _listed(words: list[str]) -> str:
@@ -127,7 +138,7 @@ def _choice(found: Front, price: Axis, most: float) -> int:
 def _advice(found: Front, price: Axis, i: int, budgets: list[float]) -> str:
     score = found.axes[0]
     bounds = _listed([f"+{100 * budget:.0f} %" for budget in budgets])
-    label, first = found.rows[i].label, found.rows[0].label
+    label, first = _said(found.rows[i]), _said(found.rows[0])
     head = f"For a budget of {bounds} {price.name} over {first} take {label}"
     if i == 0:
         return f"{head} itself: no row within it has a higher {score.name}."
@@ -136,7 +147,7 @@ def _advice(found: Front, price: Axis, i: int, budgets: list[float]) -> str:
     text = f"{head}: {gain} {score.name} for {ratio:.3f} times the {price.name}"
     cheaper = _cheaper(score, price, i)
     if cheaper is not None:
-        other = found.rows[cheaper].label
+        other = _said(found.rows[cheaper])
         text += f"; that it is better than the cheaper {other} is not shown"
     return f"{text}."
 
@@ -189,10 +200,15 @@ def _caveats(found: Front) -> list[str]:
     few = [axis.name for axis in found.axes if not axis.enough]
     if few:
         lines.append(f"Too few images or rounds for shares to be what they say: {_listed(few)}.")
+    score = found.axes[0]
     if any(one.kind != "training" for row in found.rows for one in row.seeds):
-        score = found.axes[0].name
         lines.append(
-            f"{score} here is of the first seed alone; the table over seeds has the others."
+            f"{score.name} here is of the first seed alone; the table over seeds has the others."
+        )
+    elif score.draws is not None:
+        lines.append(
+            f"Each row is one training; another seed may change its {score.name} by more than "
+            "other images would."
         )
     if found.left_out:
         lines.append(f"Without all of these values: {', '.join(found.left_out)}.")

@@ -82,7 +82,7 @@ def test_published_cells_say_what_is_missing(folder, capsys):
     assert "| 56.3 |" in cells["rpn"]
     assert "| not at hand |" in cells["fast"]
     assert "| not published |" in cells["mask"]
-    assert "| 50 |" in cells["Not built here"]
+    assert "| 50.0 |" in cells["Not built here"]
 
 
 def test_an_rpn_that_fails_fails_only_the_rows_that_need_it(folder, capsys):

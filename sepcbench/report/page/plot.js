@@ -90,9 +90,11 @@ function draw() {
   const toY = scale(all.flatMap((point) => [point.y, ...(point.rise ?? [])]), box.bottom, box.top);
   drawAxes(picture, box, toX, toY, axisTitle(x, ", lower is better"), axisTitle(y, ", higher is better"));
   const lines = drawFronts(picture, all, toX, toY, box);
-  const placed = all.map((point) => ({ point, x: toX(point.x), y: toY(point.y) }));
+  const placed = all.map((point) => ({
+    point, x: toX(point.x), y: toY(point.y), bar: point.bar?.map(toX), rise: point.rise?.map(toY),
+  }));
   for (const mark of placed) drawPoint(picture, mark, toX, toY, x, y);
-  drawNames(picture, placed, box, lines);
+  drawNames(picture, placed, box, [...lines, ...barBoxes(placed)]);
   explain(all);
 }
 
@@ -170,7 +172,8 @@ function drawPoint(picture, mark, toX, toY, x, y) {
 function describe(point, x, y) {
   const price = point.row.cells[x] ?? {}, measured = point.kind === "measured";
   const xText = point.kind === "both" ? `${Number(point.x.toPrecision(4))} (published)` : price.text;
-  const yText = measured ? point.row.cells[y].text : `${point.y} (published)`;
+  const ends = point.rise ? ` [${point.rise.map((end) => end.toFixed(1)).join(", ")}]` : "";
+  const yText = measured ? point.row.cells[y].text + ends : `${point.y} (published)`;
   return `${point.row.label}\n${axisTitle(y, "")}: ${yText}\n${axisTitle(x, "")}: ${xText}`;
 }
 
@@ -187,15 +190,18 @@ function hideTip() {
   tip.hidden = true;
 }
 
-// A row's name goes to the first place beside one of its points that hides nothing; else nowhere.
+// A row's name goes to the first place beside one of its points that hides nothing, else to one
+// that hides no more than a piece of an interval or of the front; else nowhere.
 function drawNames(picture, placed, box, lines) {
-  const taken = [...lines, ...placed.map(({ x, y }) => [x - 7, y - 7, x + 7, y + 7])];
-  const named = new Set();
+  const taken = placed.map(({ x, y }) => [x - 7, y - 7, x + 7, y + 7]);
+  const free = (place, hidden) => inside(place, box) && !hidden.some((one) => overlap(place, one));
+  const named = new Set(), rises = new Map(placed.map((mark) => [mark.point, mark.rise]));
   for (const { point, x, y } of [...placed].sort((a, b) => a.y - b.y)) {
     if (named.has(point.row.name)) continue;
     const text = svg("text", { class: "name" }, picture, point.row.label);
     const length = text.getComputedTextLength();
-    const place = places(x, y, length).find((one) => inside(one, box) && !taken.some((t) => overlap(one, t)));
+    const found = [...places(x, y, length), ...ends(rises.get(point), x, length)];
+    const place = found.find((one) => free(one, [...lines, ...taken])) ?? found.find((one) => free(one, taken));
     if (!place) {
       text.remove();
       continue;
@@ -215,6 +221,21 @@ function places(x, y, length) {
   }
   for (const dy of [-16, 16]) found.push([x - length / 2, y - 7 + dy, x + length / 2, y + 7 + dy]);
   return found;
+}
+
+// Above and below a point's upright interval.
+function ends(rise, x, length) {
+  if (!rise) return [];
+  const heights = [Math.min(...rise) - 10, Math.max(...rise) + 10];
+  return heights.flatMap((y) => [x - length / 2, x + 6, x - 6 - length].map((left) => [left, y - 7, left + length, y + 7]));
+}
+
+// The boxes that the intervals of points cover.
+function barBoxes(placed) {
+  return placed.flatMap(({ x, y, bar, rise }) => [
+    ...(bar ? [[Math.min(...bar), y - 1, Math.max(...bar), y + 1]] : []),
+    ...(rise ? [[x - 1, Math.min(...rise), x + 1, Math.max(...rise)]] : []),
+  ]);
 }
 
 function inside([left, top, right, bottom], box) {

@@ -23,14 +23,17 @@ function section(title, facts) {
   }
 }
 
-function openProvenance(rowName, column) {
+// A column such as "latency_ratio@folded-fp32-1" is under further conditions; `text` is its cell.
+function openProvenance(rowName, column, text) {
   const row = data.rows.find((one) => one.name === rowName);
-  const { header, measure } = data.columns[column];
-  const cell = row.cells[column] ?? {}, source = data.sources[`${rowName}.${measure}`];
-  document.getElementById("provenance-title").textContent = `${row.label}: ${header}`;
+  const [plain, more] = column.split("@");
+  const { header, measure } = data.columns[plain];
+  const kind = more ? `${measure}@${more}` : measure, source = data.sources[`${rowName}.${kind}`];
+  const cell = more ? { text } : row.cells[plain] ?? {};
+  document.getElementById("provenance-title").textContent = `${row.label}: ${header}${more ? `, ${more}` : ""}`;
   panel.replaceChildren();
   const facts = [["measured", cell.text ?? "not measured here"]];
-  if (row.failures[measure]) facts.push(["failed", row.failures[measure]]);
+  if (row.failures[kind]) facts.push(["failed", row.failures[kind]]);
   if (source?.file) facts.push(["record", source.file, true]);
   if (source?.created) facts.push(["created", source.created]);
   if (source?.commit) facts.push(["git commit", source.commit, true]);
@@ -38,7 +41,7 @@ function openProvenance(rowName, column) {
   facts.push(["cell", `${rowName}.${column}`, true]);
   section("Measured", facts);
   section("Published", cell.facts ?? []);
-  if (source?.samples.length) histogram(source.samples);
+  if (source?.samples?.length) histogram(source.samples);
   section("Conditions", source?.conditions ?? []);
   section("Environment", data.environments[source?.environment] ?? []);
   dialog.showModal();
@@ -69,11 +72,11 @@ function histogram(samples) {
   add(panel, "p", `${samples.length} samples${rest}.`, "hint");
 }
 
-table.addEventListener("click", (event) => {
+document.querySelector("main").addEventListener("click", (event) => {
   const button = event.target.closest("button[data-cell]");
   if (!button) return;
   const dot = button.dataset.cell.lastIndexOf(".");
-  openProvenance(button.dataset.cell.slice(0, dot), button.dataset.cell.slice(dot + 1));
+  openProvenance(button.dataset.cell.slice(0, dot), button.dataset.cell.slice(dot + 1), button.textContent);
 });
 document.getElementById("close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => {

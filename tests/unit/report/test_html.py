@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from chromium import Chromium
 from PIL import Image
-from unit.make import accuracy, latency, results
+from unit.make import accuracy, cost, latency, results, timed
 
 from sepcbench.records import ClaimOutcome, Failure, Origin, Published, Row
 from sepcbench.report.columns import used_columns
@@ -442,3 +442,34 @@ def test_the_plot_has_the_interval_of_a_score_as_a_vertical_bar(tab):
     heights = page.script(f"{bars}.map(b => b.y1.baseVal.value - b.y2.baseVal.value)")
     assert len(heights) == 3
     assert all(height > 5 for height in heights)
+
+
+def test_a_latency_of_an_engine_opens_where_it_comes_from(tab):
+    page = tab(timed())
+    page.click('[data-cell="a.latency_ratio@folded-fp32-1"]')
+    panel = page.script(PANEL)
+    assert "folded-fp32-1" in panel
+    assert "records/a.latency@folded-fp32-1.json" in panel
+    assert "Raw samples" in panel
+    assert page.script("document.querySelectorAll('[data-cell=\"a.latency_ratio\"]').length") == 2
+
+
+def test_words_of_tables_stand_left_and_the_verdict_leads_with_its_paragraph(tab):
+    priced = [dataclasses.replace(row, cost=cost(row.variant)) for row in suite(4).rows]
+    page = tab(dataclasses.replace(suite(4), rows=tuple(priced)))
+    align = "getComputedStyle(document.querySelector('.lead ~ .scroll td')).textAlign"
+    assert page.script(align) == "left"
+    assert page.script("document.querySelector('.lead').textContent").startswith("Of ")
+
+
+def test_no_interval_of_the_plot_crosses_a_name(tab):
+    page = tab(suite(6))
+    crossed = page.script("""[...document.querySelectorAll('#plot .name')].filter(name => {
+        const n = name.getBoundingClientRect();
+        return [...document.querySelectorAll('#plot .bar')].some(bar => {
+            const b = bar.getBoundingClientRect();
+            const across = b.left < n.right - 2 && b.right > n.left + 2;
+            return across && b.top < n.bottom - 4 && b.bottom > n.top + 4;
+        });
+    }).map(name => name.textContent)""")
+    assert crossed == []

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from unit.make import cost, latency, results
 
-from sepcbench.records import ClaimOutcome, Failure, Published, Row
+from sepcbench.records import ClaimOutcome, Failure, Published, Row, ScoreDifference
 from sepcbench.report.latex import escape, latex
 
 SPECIAL = '50% of $5 & a_b #1 {x} ~y ^z \\w <t> |u| "q" [v] *s'
@@ -157,3 +157,19 @@ def test_a_real_latex_takes_it(make, tmp_path):
         pytest.skip("pdflatex lacks one of the packages")
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout
+
+
+def test_a_negative_number_has_a_minus_sign_and_a_name_its_hyphen():
+    row = results().rows[0]
+    gap = ScoreDifference("b", -0.02, (-0.03, -0.01), True)
+    changed = dataclasses.replace(row, label="SEPC-2 lite", differences=(("accuracy", gap),))
+    text = latex(dataclasses.replace(results(), rows=(changed,)))
+    assert "$-$2.00 [$-$3.00, $-$1.00]" in text
+    assert "SEPC-2 lite &" in text
+
+
+def test_a_published_score_has_a_decimal():
+    row = Row("r", "R", "v", (("ap", Published(37.0, "p")), ("params_m", Published(38.0, "p"))))
+    text = latex(dataclasses.replace(results(), rows=(row,)))
+    assert r"\textcolor{gray}{37.0}" in text
+    assert r"\textcolor{gray}{38}" in text

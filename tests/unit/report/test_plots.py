@@ -4,10 +4,11 @@ import dataclasses
 from itertools import pairwise
 
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 from unit.make import accuracy, cost, latency, results
 
-from sepcbench.records import Published, Ratio, Recall, Row, Training
+from sepcbench.records import Published, Ratio, Recall, Row, SizeBand, Training
 from sepcbench.report.figures import COLOURS, GREY, STYLE, colours, heading, legend_lines
 from sepcbench.report.plots import PLOTS, write_plots
 from sepcbench.report.points import (
@@ -221,7 +222,7 @@ def test_names_in_a_full_picture_keep_off_each_other_and_off_the_markers(style):
     made = PLOTS["ap_over_latency"](suite, "title")
     made.figure.draw_without_rendering()
     axes = made.axes[0, 0]
-    boxes = [text.get_window_extent() for text in axes.texts]
+    boxes = [Text.get_window_extent(text) for text in axes.texts]  # of a name without its leader
     assert len(boxes) == 15
     shared = [
         max(0, min(a.x1, b.x1) - max(a.x0, b.x0)) * max(0, min(a.y1, b.y1) - max(a.y0, b.y0) - 2)
@@ -296,3 +297,51 @@ def test_paper_formats_are_written_besides_without_a_heading_and_byte_for_byte_a
     assert b"/Type3" not in pdf
     assert b"CreationDate" not in pdf
     assert dict(rcParams) == before
+
+
+def crossed(name, lines):
+    """Whether an upright or level line, in pixels, goes through a name."""
+    box = Text.get_window_extent(name)
+    return any(
+        box.x0 < max(x0, x1)
+        and min(x0, x1) < box.x1
+        and box.y0 < max(y0, y1)
+        and min(y0, y1) < box.y1
+        for (x0, y0), (x1, y1) in lines
+    )
+
+
+def test_no_interval_crosses_a_name_where_there_is_room_elsewhere(style):
+    def row(name, time, ap):
+        ratio = Ratio("r0", time, (time - 0.01, time + 0.01), time, (time, time), True)
+        scored = dataclasses.replace(accuracy("v", ap), ap_ci95=(ap - 0.04, ap + 0.04))
+        timed = dataclasses.replace(latency(ratio=ratio), reference="r0")
+        return Row(name, f"a neck of {name}", "v", latency=timed, accuracy=scored)
+
+    # the second point's interval stands where the first one's name would
+    rows = (row("r0", 1, 0.41), row("r1", 1.05, 0.38), row("r2", 1.2, 0.4), row("r3", 2.7, 0.39))
+    made = PLOTS["ap_over_latency"](with_rows(*rows), "")
+    made.figure.draw_without_rendering()
+    axes = made.axes[0, 0]
+    lines = [line.get_xydata() for line in axes.lines if len(line.get_xydata()) == 2]
+    pixels = [axes.transData.transform(ends) for ends in lines]
+    assert len(pixels) >= 8
+    assert [name.get_text() for name in axes.texts if crossed(name, pixels)] == []
+
+
+def test_finer_sizes_of_a_grouped_suite_have_a_panel_per_group(style):
+    bands = (SizeBand("pixels", 0, 16, 10, 0.1), SizeBand("relative", 0, 0.25, 10, 0.1001))
+    scored = dataclasses.replace(accuracy("v", 0.3), bands=bands)
+    rows = [Row(f"r{i}", f"G{i % 2}, {i}", "v", group=f"G{i % 2}", accuracy=scored) for i in (0, 1)]
+    made = PLOTS["ap_by_finer_size"](with_rows(*rows), "")
+    assert [one.get_title(loc="left") for one in made.axes.flat] == ["G0", "G1"]
+    plain = [dataclasses.replace(row, group="") for row in rows]
+    alone = PLOTS["ap_by_finer_size"](with_rows(*plain), "")
+    assert len(alone.axes.flat) == 1  # images of one size: relative sizes say the same
+
+
+def test_counts_have_four_digits_each(style):
+    counts = (251 * 10**9, 1234567 * 10**6)
+    rows = [Row(f"r{i}", f"R{i}", "v", cost=cost("v", count)) for i, count in enumerate(counts)]
+    made = PLOTS["macs"](with_rows(*rows), "")
+    assert {"251.0", "1,235"} <= {text.get_text() for text in made.axes[0, 0].texts}

@@ -8,13 +8,9 @@ from unit.make import ENVIRONMENT, accuracy, cost, latency, results, seeded, tim
 from sepcbench.cli.app import run
 from sepcbench.errors import UsageError
 from sepcbench.records import Origin, Published, Ratio, Row, Training
+from sepcbench.report.cells import find_cell, find_row, row_cells
 from sepcbench.report.columns import used_columns
-from sepcbench.report.provenance import (
-    find_cell,
-    provenance,
-    provenance_tables,
-    source,
-)
+from sepcbench.report.provenance import provenance, provenance_tables, source
 from sepcbench.results import assemble, keep_suite
 from sepcbench.specs import Recipe
 from sepcbench.store import Store, Stored
@@ -322,3 +318,47 @@ def test_an_unknown_cell_is_a_usage_error(stored, capsys):
     assert "did you mean 'ap'" in capsys.readouterr().err
     assert run(["report", "results", "--why", "fnp.ap"]) == 2
     assert "did you mean 'fpn'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("of", "cell", "found"),
+    [
+        (results(), "A.AP", ("a", "ap")),
+        (results(), "b.latency", ("b", "latency_ratio")),  # a CPU's
+        (results(gpu=True), "b.latency", ("b", "latency")),
+        (timed(), "row b.latency@folded-fp32", ("b", "latency_ratio@folded-fp32-1")),
+        (timed(), "a.latency@eager", ("a", "latency_ratio")),
+    ],
+)
+def test_a_cell_may_be_written_as_the_table_heads_it(of, cell, found):
+    row, column = find_cell(of, cell)
+    assert (row.name, column) == found
+
+
+def test_conditions_that_are_spelt_wrong_have_a_nearest_name():
+    with pytest.raises(UsageError) as caught:
+        find_cell(timed(), "a.latency@fold-fp32-1")
+    assert "did you mean 'latency@folded-fp32-1'?" in str(caught.value)
+
+
+def test_two_rows_of_one_label_are_not_guessed_between():
+    twice = tuple(dataclasses.replace(row, label="Same") for row in results().rows)
+    assert find_row(dataclasses.replace(results(), rows=twice), "same") is None
+
+
+def test_the_cells_of_a_row_are_named_with_what_they_say():
+    table = row_cells(seeded(), find_row(seeded(), "b"))
+    assert table.headers == ("cell", "column", "measured", "further")
+    assert ("b.ap", "AP, % (higher is better)", "32.0", "@1, @2") in table.rows
+    for line in table.rows:
+        assert find_cell(seeded(), line[0])[0].name == "b"
+
+
+def test_the_command_line_lists_the_cells_of_a_row_and_says_how_to_ask(stored, capsys):
+    assert run(["report", "small.toml", "--why", "fpn", "--format", "csv"]) == 0
+    assert "fpn.ap," in capsys.readouterr().out
+    assert run(["report", "small.toml"]) == 0
+    told = capsys.readouterr().err
+    asked = told.rpartition("which cells a row has: sepcbench ")[2].split()
+    assert run(asked) == 0
+    assert f"{asked[-1]}.macs" in capsys.readouterr().out

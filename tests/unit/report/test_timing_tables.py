@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from unit.make import finely_scored, results, timed
+from unit.make import SPLIT, finely_scored, results, timed
 
 from sepcbench.report.bands_plot import bands_plot
 from sepcbench.report.engines_plot import engines_plot
@@ -11,7 +11,7 @@ from sepcbench.report.html import html_page
 from sepcbench.report.levels_table import levels_table
 from sepcbench.report.parts_plot import parts_plot
 from sepcbench.report.suite_tables import tables
-from sepcbench.report.timing_tables import parts_table, timing_table
+from sepcbench.report.timing_tables import part_names, parts_table, timing_table
 
 
 def column(table, header):
@@ -123,3 +123,36 @@ def test_few_rounds_on_a_gpu_and_memory_that_is_not_seen_are_notes():
     assert "Fewer" not in notes(True, rounds=50)
     assert "Fewer" not in notes(False, rounds=6)
     assert "Peak memory is not told of folded" in notes(True)
+
+
+def test_engines_stand_in_the_order_in_which_they_are_named():
+    made = timed()
+    row = made.rows[0]
+    more = [dataclasses.replace(row.timings[0], engine=name) for name in ("fused", "channels_last")]
+    rows = (dataclasses.replace(row, timings=(*more, *row.timings)),)
+    table = timing_table(dataclasses.replace(made, rows=rows))
+    assert column(table, "engine") == ["eager", "folded", "channels_last", "fused", "folded"]
+
+
+def test_the_first_row_is_one_times_itself():
+    made = timed()
+    first = dataclasses.replace(made.rows[0].latency, ratio=None, reference="a")
+    rows = (dataclasses.replace(made.rows[0], latency=first), made.rows[1])
+    assert (
+        column(timing_table(dataclasses.replace(made, rows=rows)), "times the first")[0] == "1.000"
+    )
+
+
+def test_parts_of_later_rows_stand_after_those_of_earlier_ones():
+    def split(*names):
+        parts = tuple(dataclasses.replace(SPLIT.parts[0], name=name) for name in names)
+        return dataclasses.replace(SPLIT, parts=parts)
+
+    rows = [
+        ("backbone", "fpn", "head"),
+        ("backbone", "pafpn", "head"),
+        ("backbone", "fpn", "sepc", "head"),
+    ]
+    found = part_names(split(*names) for names in rows)
+    assert found == ["backbone", "fpn", "pafpn", "sepc", "head"]
+    assert sorted(part_names([split("a", "b"), split("b", "a")])) == ["a", "b"]  # no order fits

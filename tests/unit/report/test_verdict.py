@@ -168,7 +168,7 @@ def test_the_paragraph_names_who_is_where():
     assert "Not decided by these measurements: Row d." in paragraph
     said = {line[0]: line[1] for line in table.rows}
     assert said["Row a"] == "on the front in 100 % of draws"
-    assert said["Row c"].startswith("beaten in 100 % of draws, by ")
+    assert re.fullmatch(r"beaten by Row [ab] in 100 % of draws", said["Row c"])
     assert re.match(r"~ on the front in \d\d % of draws; beaten by Row b in \d\d %", said["Row d"])
 
 
@@ -244,3 +244,16 @@ def test_of_several_seeds_the_first_is_said_to_be_taken():
         for of in (rows, [rows[0], more])
     ]
     assert ["AP here is of the first seed alone" in text for text in notes] == [False, True]
+
+
+def test_labels_with_commas_stand_in_quotes_and_many_beaten_rows_are_counted():
+    def labelled(name, ap, cost):
+        made = row(name, ap, 1 + cost / 100, cost)
+        return dataclasses.replace(made, label=f"G, {name}")
+
+    few = suite(labelled("a", 0.4, 100), labelled("b", 0.3, 110))
+    assert "'G, a' is on the Pareto front" in verdict_table(few).notes[0]
+    assert "Beaten: 'G, b' by 'G, a'." in verdict_table(few).notes[0]
+    many = [labelled(f"b{i}", 0.3, 110 + i) for i in range(8)]
+    paragraph = verdict_table(suite(labelled("a", 0.4, 100), *many)).notes[0]
+    assert "8 rows are beaten; their lines say by which." in paragraph
