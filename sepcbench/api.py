@@ -180,6 +180,7 @@ def evaluate(
     classes: Sequence[str] | None = None,
     device: str = "cpu",
     batch: int = 1,
+    workers: int = 0,
     limit: int | None = None,
 ) -> dict[str, Accuracy | Recall | Failure]:
     """Score a detector on a set, with the twelve COCO numbers.
@@ -192,6 +193,7 @@ def evaluate(
             the set's in the order of their ids.
         device: where to run.
         batch: images per call.
+        workers: threads that read images.
         limit: score only the first images.
 
     Returns:
@@ -214,7 +216,7 @@ def evaluate(
             f"the detector has {detector.spec.num_classes} classes and {truth.annotations} "
             f"{len(names)}; name its own with classes=, label 0 first"
         )
-    found = detect_all(detector, truth, names, device=device, batch=batch)
+    found = detect_all(detector, truth, names, device=device, batch=batch, workers=workers)
     return dict(scores(truth, found, detector.spec, digest))
 
 

@@ -31,6 +31,12 @@ def names() -> list[str]:
     return sorted({path.stem for folder in folders() for path in folder.glob("*.toml")})
 
 
+def title(name: str) -> str:
+    """What a recipe by name says that it is, in the comment that its file begins with."""
+    first = _locate(name).read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip()
+
+
 def load(name: str) -> Recipe:
     """Read a recipe by name or file.
 
@@ -53,7 +59,8 @@ def made(given: Mapping[str, Any], where: str = "recipe") -> Recipe:
     hints, whole = fields_of(Recipe), resolved(given, where)
     for name in whole:
         if name not in hints:
-            raise unknown("recipe field", name, hints, f"in {where}" if where != "recipe" else "")
+            place = f"in {where}; " if where != "recipe" else ""
+            raise unknown("recipe field", name, hints, f"{place}see `sepcbench list recipes`")
     return Recipe(**{k: coerce(v, hints[k], f"{where} {k}") for k, v in whole.items()})
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from sepcbench import specs, suites
+from sepcbench import recipes, specs, suites
 from sepcbench.cli import options
 from sepcbench.codec import encode
 from sepcbench.named_backbones import NAMED_BACKBONES, TIMM
@@ -87,6 +87,23 @@ LISTS: dict[str, Callable[[], Rows]] = {
     "backbones": _backbone_rows,
     "suites": _suite_rows,
     "engines": lambda: [(name, note.line) for name, note in ENGINE_NOTES.items()],
+    "recipes": lambda: [(name, recipes.title(name)) for name in recipes.names()],
+}
+
+
+def _recipe_notes() -> list[str]:
+    fields = encode(specs.Recipe())
+    told = ", ".join(f"{name}={_written(value)}" for name, value in fields.items())
+    return [f"Fields for --recipe FIELD=VALUE, with their values where none is given: {told}."]
+
+
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
+
+
+NOTES: dict[str, Callable[[], list[str]]] = {
+    "variants": lambda: [VARIANT_NOTE],
+    "recipes": _recipe_notes,
 }
 
 
@@ -97,7 +114,7 @@ def list_names(
     ] = "",
     fmt: options.Format = "table",
 ) -> None:
-    """List what there is: variants, detectors, backbones, necks, heads, norms, suites, engines.
+    """List what there is: variants, detectors, backbones, necks, heads, norms, suites and more.
 
     A variant is DETECTOR_BACKBONE_NECK: any backbone goes with any detector and its necks, also
     those that are not listed as variants.
@@ -122,7 +139,7 @@ def _has(text: str, texts: Iterable[str]) -> bool:
 
 
 def _table(what: str, containing: str, rows: Rows, called: dict[str, tuple[str, ...]]) -> Table:
-    notes = [VARIANT_NOTE] if what == "variants" else []
+    notes = list(NOTES.get(what, list)())
     if not rows:
         notes.append(f"Nothing here has '{containing}' in it: `sepcbench list {what}` shows all.")
     if not called:

@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
 from sepcbench.errors import UsageError, unknown
 from sepcbench.report.table import Table
-from sepcbench.specs import Dtype, VariantSpec
+from sepcbench.specs import VariantSpec
 from sepcbench.suites import names as suite_names
 from sepcbench.variants import VARIANTS, variant
 
@@ -83,11 +83,6 @@ def check_choice(kind: str, value: str, known: Iterable[str]) -> str:
 def check_format(value: str) -> str:
     """Check `--format`."""
     return check_choice("format", value, FORMATS)
-
-
-def check_dtype(value: str) -> Dtype:
-    """Check `--dtype`."""
-    return check_choice("dtype", value, get_args(Dtype))  # type: ignore[return-value]
 
 
 def check_device(value: str) -> str:

@@ -37,6 +37,16 @@ def test_necks_say_what_they_are_called_in_variants(capsys):
     assert [row["name"] for row in listed(capsys, "necks", "pconv_ibn")] == ["pconv"]
 
 
+def test_recipes_tell_their_fields(capsys):
+    assert run(["list", "recipes"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "1x_two_stage" in words
+    assert "learning_rate=" in words.replace("- ", "")
+    assert run(["list", "recipes", "--format", "json"]) == 0
+    found = {one["name"]: one["about"] for one in json.loads(capsys.readouterr().out)}
+    assert found["1x"].startswith("The 1x schedule of the SEPC paper")
+
+
 def test_the_table_has_them_and_other_lists_do_not(capsys):
     assert run(["list", "necks", "sepc", "--format", "md"]) == 0
     assert "| sepc | sepc_lite, sepc | Scale-equalizing" in capsys.readouterr().out

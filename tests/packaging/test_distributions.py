@@ -47,7 +47,7 @@ def test_an_sdist_can_be_built_and_tested(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {"pyproject.toml", "README.md", "LICENSE", "suites/quick.toml"}
+    wanted = {"pyproject.toml", "README.md", "LICENSE", "gpu.sh", "suites/quick.toml"}
     assert wanted | {"docs/getting-started.md", "tests/conftest.py"} <= names
     assert not any("__pycache__" in name for name in names)
 

@@ -87,7 +87,7 @@ def test_a_recipe_stands_on_another_and_iterations_replace_epochs(tmp_path: Path
     ("text", "line"),
     [
         ('recipe = "2y"', r"unknown recipe '2y'.*2x"),
-        ("lr = 1.0", r"unknown recipe field 'lr'"),
+        ("lr = 1.0", r"unknown recipe field 'lr'.*`sepcbench list recipes`"),
         ("batch = 'many'", "batch: expected int"),
         ("amp = 'fp8'", "unknown value 'fp8'"),
         ("short_sides = [800, 640]", "the smaller first"),
