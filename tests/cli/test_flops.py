@@ -189,8 +189,20 @@ def test_bad_input_is_one_line(capsys, arguments, line):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("shape", ["1x1", "7x5", "33x65"])
-@pytest.mark.parametrize("name", [name for name in VARIANTS if "_tiny_" in name])
+ODD = ("1x1", "7x5", "33x65")
+SMALL_ONES = [name for name in VARIANTS if "_tiny_" in name]
+
+
+def each_in_one_shape():
+    """Every variant in one of the shapes, in turns; the other shapes are slow."""
+    return [
+        pytest.param(name, shape, marks=() if i % len(ODD) == j else pytest.mark.slow)
+        for i, name in enumerate(SMALL_ONES)
+        for j, shape in enumerate(ODD)
+    ]
+
+
+@pytest.mark.parametrize(("name", "shape"), each_in_one_shape())
 def test_any_shape_counts(capsys, name, shape):
     assert as_json(capsys, name, "--shape", shape)[0]["macs"]["total"] > 0
 

@@ -136,7 +136,13 @@ def wanted(tmp_path_factory):
     return measured(folder)
 
 
-@pytest.mark.parametrize("room", [0, 1, 3, 6, 9, 12, 15, 18, 21, 25, 30, 36])
+@pytest.mark.parametrize(
+    "room",
+    [
+        *(0, 3, 9, 15, 25),
+        *(pytest.param(room, marks=pytest.mark.slow) for room in (1, 6, 12, 18, 21, 30, 36)),
+    ],
+)
 def test_a_disk_that_fills_up_loses_nothing_and_a_rerun_ends_as_if_it_had_not(
     folder, monkeypatch, capsys, wanted, room
 ):

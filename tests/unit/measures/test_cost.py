@@ -33,8 +33,14 @@ def blank(spec):
     return detector
 
 
+# on ResNet-50; the others' blocks are in these and, with their own necks and heads, in tiny ones
+OF_R50 = tuple(f"retinanet_r50_{neck}" for neck in ("fpn", "pafpn", "nas_fpn", "sepc_lite", "sepc"))
+
+
 def repeats(name):
     """Whether others have all its blocks: deep backbones r18's and r50's, other heads tiny's."""
+    if "_r50_" in name and name.replace("_r50_", "_tiny_") in VARIANTS and name not in OF_R50:
+        return True
     if any(part in name for part in ("_r34_", "_r101_", "_r152_", "_x101_", "_hrnet_")):
         return True
     if (
