@@ -67,7 +67,7 @@ def examples() -> list[tuple[str, str]]:
 
 
 EXAMPLES = examples()
-SLOW = ("retinanet_r50_fpn --data", "photo.jpg", "--plots")
+SLOW = ("retinanet_r50_fpn --data", "photo.jpg", "--plots", "--scales")
 
 
 def cases() -> list[Any]:

@@ -179,6 +179,7 @@ def value(out):
     return {key: value for key, value in found.items() if key != "speed"}
 
 
+@pytest.mark.slow
 def test_a_training_killed_again_and_again_gives_the_same_weights(folder, undisturbed):
     check_train(folder, undisturbed, [random.Random(1).uniform(0.3, 1.2)])
 
