@@ -43,16 +43,18 @@ class Drawing:
         self, checkpoint: Path, data: CocoData, found: Sequence[dict[str, Any]], agnostic: bool
     ) -> None:
         """Draw what one checkpoint found; `agnostic` if it has no class: an RPN's."""
+        folder = self.folders[checkpoint]
         with options.progress_bar(f"draw {checkpoint.name}") as progress:
-            draw_detections(
+            files = draw_detections(
                 data,
                 found,
-                self.folders[checkpoint],
+                folder,
                 count=self.count,
                 threshold=self.threshold,
                 agnostic=agnostic,
                 progress=progress,
             )
+        options.say_written(folder, files)
 
 
 def draw_detections(

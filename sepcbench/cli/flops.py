@@ -174,7 +174,7 @@ def part_tables(names: list[str], costs: list[Cost]) -> list[Table]:
         params = (mega(cost.params), mega(cost.trainable_params))
         counts = tuple(giga(macs[part]) if part in macs else "" for part in PARTS)
         rows.append((name, *params, *counts, giga(cost.sampling_macs)))
-    return [Table(_title(costs), headers, tuple(rows), _notes(costs))]
+    return [Table(_title(costs), headers, tuple(rows), _notes(costs), keys=1)]
 
 
 def module_tables(names: list[str], costs: list[Cost]) -> list[Table]:
@@ -185,7 +185,7 @@ def module_tables(names: list[str], costs: list[Cost]) -> list[Table]:
         for path, macs in cost.by_module
     ]
     headers = ("variant", "module", "GMAC (lower is better)", "share of total")
-    return [Table(_title(costs), headers, tuple(rows), _notes(costs)[:1])]
+    return [Table(_title(costs), headers, tuple(rows), _notes(costs)[:1], keys=1)]
 
 
 def op_tables(names: list[str], costs: list[Cost]) -> list[Table]:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -124,6 +125,12 @@ def emit(fmt: str, tables: Sequence[Table], json_value: Any) -> None:
             sys.stdout.write(text.to_csv(table))
         else:
             terminal.print_table(table)
+
+
+def say_written(folder: Path, files: Iterable[Path]) -> None:
+    """Say on stderr which files of a folder were written."""
+    names = ", ".join(str(file.relative_to(folder)) for file in files)
+    print(f"sepcbench: wrote to {folder}: {names}", file=sys.stderr)
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def _write(one: Results, target: Path, plot_formats: tuple[str, ...]) -> None:
 
     with shared_files(target):
         files = write_report(one, target, plot_formats)
-    print(f"sepcbench: wrote {', '.join(str(file) for file in files)}", file=sys.stderr)
+    options.say_written(target, files)
 
 
 def _plot_formats(text: str | None) -> tuple[str, ...]:

@@ -147,5 +147,5 @@ def _run_one(suite: Suite, choice: RunOptions) -> Run:
     options.emit("table", tables(results), None)
     for note in done.notes:
         print(f"sepcbench: {note}", file=sys.stderr)
-    print(f"sepcbench: wrote {', '.join(str(file) for file in files)}", file=sys.stderr)
+    options.say_written(done.store.folder, files)
     return done

@@ -158,7 +158,9 @@ def _numbers(table: _Numbers, scored: Sequence[tuple[str, Scored]]) -> Table:
             rows.append((name, record.variant, *values))
             notes.append(f"{name}: {record.images} images of {record.dataset}, {_count(record)}")
     headers = ("file", "variant", *(f"{text} %" for text in table.headers.values()))
-    return Table(f"COCO {table.what}, %, higher is better", headers, tuple(rows), tuple(notes))
+    return Table(
+        f"COCO {table.what}, %, higher is better", headers, tuple(rows), tuple(notes), keys=2
+    )
 
 
 def _count(record: Accuracy | Recall) -> str:

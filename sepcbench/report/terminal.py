@@ -61,11 +61,11 @@ def _narrowest(table: Table) -> int:
 
 
 def _strips(table: Table, width: int) -> list[Table]:
-    """The columns in as few tables as fit, each with the keys; none where that cannot be."""
+    """The columns in as few tables as fit, each with the keys; none of one row or too narrow."""
     needs = [_least(table, i) + _GAP for i in range(len(table.headers))]
     keys = list(range(table.keys))
     room = width - sum(needs[i] for i in keys)
-    if not keys or max(needs[table.keys :], default=0) > room:
+    if not keys or len(table.rows) < 2 or max(needs[table.keys :], default=0) > room:
         return []
     strips: list[list[int]] = []
     left = 0

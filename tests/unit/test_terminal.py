@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from sepcbench.cli.app import run
 from sepcbench.report.table import Table
 from sepcbench.report.terminal import print_table
 
@@ -34,6 +35,15 @@ def test_a_narrow_terminal_gets_a_block_per_row_without_empty_cells(monkeypatch)
     assert printed(monkeypatch, 40).count("params, M") == 2
     assert printed(monkeypatch, 40).count("failed measure") == 1
     assert printed(monkeypatch, 200).count("params, M") == 1
+
+
+def test_variants_stay_beside_each_other_and_one_alone_is_a_list(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "70")
+    for names, times in ((["retinanet_tiny_fpn", "retinanet_tiny_sepc"], 2), (["rpn_tiny_fpn"], 1)):
+        assert run(["flops", *names, "--shape", "64x64"]) == 0
+        found = capsys.readouterr().out
+        assert found.count(f"\n {names[0]}" if times > 1 else f"\n{names[0]}") == times
+        assert found.count("neck, GMAC") <= 1
 
 
 WORDS = Table(
